@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Paths and small functions that the scripts beside this file share; sourced,
+# not run. Values that are set in the environment win.
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+BUILD=${BUILD:-$ROOT/build}
+MK_CACHE=${MK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/multikernel}
+SCRIPTS=$ROOT/scripts/multikernel
+KVER=${KVER:-7.3}
+JOBS=${JOBS:-$(nproc)}
+export ROOT BUILD MK_CACHE SCRIPTS KVER JOBS
+mkdir -p "$BUILD/logs" "$MK_CACHE/debs"
+
+# The tree and output of the default kernel version have the short names.
+if [ "$KVER" = 7.3 ]; then
+	LINUX=$BUILD/linux
+else
+	LINUX=$BUILD/linux-$KVER
+fi
+export LINUX
+
+# The LLVM release that kernel and bindgen are built with.
+LLVM_MAJOR=19
+LLVM_PREFIX=/usr/lib/llvm-$LLVM_MAJOR
+if [ -d "$LLVM_PREFIX/bin" ]; then
+	PATH=$LLVM_PREFIX/bin:$PATH
+	LIBCLANG_PATH=${LIBCLANG_PATH:-$LLVM_PREFIX/lib}
+	export LIBCLANG_PATH
+fi
+
+# What setup installed into the cache comes after what the machine has.
+PATH=$PATH:$HOME/.cargo/bin:$MK_CACHE/tools/bin
+export PATH
+
+say() { printf '==> %s\n' "$*" >&2; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+die() {
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+# as_root COMMAND...: only the installation of packages needs this.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		die "'$1' needs root, and there is no sudo: run this step as root once"
+	fi
+}
+
+# version_ge A B: A is the same version as B, or a newer one.
+version_ge() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+# only_one NAME: waits until no other process is in this part.
+only_one() {
+	exec 9>"$BUILD/$1.lock"
+	if ! flock -n 9; then
+		say "waiting for another '$1' to end"
+		flock 9
+	fi
+}
+
+# rust_lib_src: prints the library sources that fit rustc, fails if none do.
+rust_lib_src() {
+	local sysroot version dir
+	sysroot=$(rustc --print sysroot)
+	version=$(rustc --version | cut -d' ' -f2)
+	for dir in "$sysroot/lib/rustlib/src/rust/library" \
+		"$MK_CACHE/rust-src-$version/library"; do
+		if [ -f "$dir/core/src/lib.rs" ]; then
+			printf '%s\n' "$dir"
+			return 0
+		fi
+	done
+	return 1
+}
+
+# quietly LOG COMMAND...: output goes to LOG, and is shown only on failure.
+quietly() {
+	local log=$1
+	shift
+	if ! "$@" >"$log" 2>&1; then
+		tail -n 40 "$log" >&2
+		die "'$*' failed; its whole output: $log"
+	fi
+}
