@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+
+/*
+ * Userspace interface for /dev/multikernel
+ *
+ * Several Linux kernels side by side on one machine, without a hypervisor.
+ */
+
+#ifndef _UAPI_LINUX_MULTIKERNEL_H
+#define _UAPI_LINUX_MULTIKERNEL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * DOC: Overview
+ *
+ * The kernel that firmware booted is the host kernel. It lends CPUs and memory
+ * to instances; each instance runs a spawn kernel on what it was lent.
+ *
+ * Memory is first moved from the host into a pool (%MULTIKERNEL_IOCTL_POOL_GROW,
+ * or reserve_mem=SIZE:ALIGN:multikernel on the host's command line).
+ * %MULTIKERNEL_IOCTL_CREATE takes memory from the pool and CPUs from the host
+ * and returns a file descriptor for the new instance. An image is loaded into
+ * it by kexec_load(2) with %KEXEC_MULTIKERNEL, %MULTIKERNEL_IOCTL_START runs it,
+ * %MULTIKERNEL_IOCTL_STOP ends it, %MULTIKERNEL_IOCTL_DESTROY gives everything
+ * back. Instances outlive the file descriptors that refer to them.
+ *
+ * An instance fd can be mmap(2)ed, MAP_SHARED, at offset 0 for up to
+ * &multikernel_ioctl_get_info.shared_size bytes: the instance's shared area,
+ * whose layout is in kernel/multikernel/abi.rs and
+ * Documentation/multikernel/abi.rst.
+ */
+
+/**
+ * DOC: General ioctl format
+ *
+ * As in &liveupdate.h: each ioctl takes a pointer to a structure whose first
+ * field is the structure's size as the caller knows it. What the kernel does
+ * not know must be zero. Every array is given as pointer and number of
+ * elements; where the kernel fills an array, the number on return is how many
+ * elements there are, also when this is more than fitted.
+ *
+ * All calls need CAP_SYS_BOOT, checked against the caller, not the opener.
+ * One errno stands for one cause:
+ *
+ *  - EPERM: the caller lacks CAP_SYS_BOOT, or kernel lockdown forbids it.
+ *  - ENOTTY: the ioctl number is not known, or not on this kind of fd.
+ *  - E2BIG: the structure is larger than the kernel knows and the excess is
+ *    not zero.
+ *  - EINVAL: a size too small, an unknown flag, a reserved field not zero, a
+ *    value out of its range, an address or size not aligned, ranges that
+ *    overlap or wrap, a malformed name, the same CPU twice.
+ *  - EFAULT: a pointer of the caller is not accessible.
+ *  - ENAMETOOLONG: a name that fills its field without a terminating zero.
+ *  - EEXIST: an instance of this name exists.
+ *  - ENOENT: there is no instance of this name or id.
+ *  - ESTALE: the fd's instance has been destroyed.
+ *  - ENODEV: a CPU number that this machine does not have.
+ *  - ENETDOWN: a CPU that is offline and not lent.
+ *  - EOPNOTSUPP: CPU 0 or the host's last CPU cannot be lent; a flag that this
+ *    machine cannot honour.
+ *  - EBUSY: a CPU or memory range that is lent already; an instance that is
+ *    running, or on which another call is in progress.
+ *  - EADDRNOTAVAIL: memory that is not in the pool; a kexec segment or entry
+ *    that is not inside the instance's memory.
+ *  - ENOSPC: the pool, or the memory below 1 MiB, has no free range that is
+ *    large enough; no instance id is left.
+ *  - ENOMEM: the host kernel could not allocate memory.
+ *  - ENOEXEC: start without an image loaded.
+ *  - EALREADY: stop of an instance that is not running.
+ *  - EINTR: a signal arrived during a wait. What the call documents holds.
+ *  - ETIMEDOUT: the deadline passed, or a CPU did not confirm. What the call
+ *    documents holds.
+ */
+
+/* The ioctl type, documented in ioctl-number.rst */
+#define MULTIKERNEL_IOCTL_TYPE		0xB9
+
+/* kexec_load(2): load into the instance whose id is in bits 5..15 of flags. */
+#define KEXEC_MULTIKERNEL		0x00000010
+#define KEXEC_MULTIKERNEL_ID_SHIFT	5
+#define KEXEC_MULTIKERNEL_ID_MASK	0x0000ffe0
+
+/* Ids are 1..MULTIKERNEL_ID_MAX; 0 is never an instance. */
+#define MULTIKERNEL_ID_MAX		2047
+
+/* The length of an instance's name including the terminating zero. A name is
+ * 1..63 bytes of [A-Za-z0-9._-], and neither "." nor "..".
+ */
+#define MULTIKERNEL_NAME_LENGTH		64
+
+/* The most CPUs and memory ranges that one instance may be given. */
+#define MULTIKERNEL_CPUS_MAX		512
+#define MULTIKERNEL_RANGES_MAX		16
+
+/* Memory is lent in multiples of this many bytes, aligned to it. */
+#define MULTIKERNEL_MEMORY_ALIGN	0x200000
+
+/* ioctl commands on /dev/multikernel */
+enum {
+	MULTIKERNEL_CMD_BASE = 0x00,
+	MULTIKERNEL_CMD_HOST_INFO = MULTIKERNEL_CMD_BASE,
+	MULTIKERNEL_CMD_POOL_GROW = 0x01,
+	MULTIKERNEL_CMD_POOL_SHRINK = 0x02,
+	MULTIKERNEL_CMD_LIST_MEMORY = 0x03,
+	MULTIKERNEL_CMD_LIST_CPUS = 0x04,
+	MULTIKERNEL_CMD_LIST_INSTANCES = 0x05,
+	MULTIKERNEL_CMD_CREATE = 0x06,
+	MULTIKERNEL_CMD_OPEN = 0x07,
+};
+
+/* ioctl commands on an instance fd */
+enum {
+	MULTIKERNEL_CMD_INSTANCE_BASE = 0x40,
+	MULTIKERNEL_CMD_GET_INFO = MULTIKERNEL_CMD_INSTANCE_BASE,
+	MULTIKERNEL_CMD_START = 0x41,
+	MULTIKERNEL_CMD_STOP = 0x42,
+	MULTIKERNEL_CMD_DESTROY = 0x43,
+	MULTIKERNEL_CMD_RING = 0x44,
+};
+
+/* Owners of a CPU or of a memory range */
+#define MULTIKERNEL_OWNER_HOST		0 /* the host kernel uses it */
+#define MULTIKERNEL_OWNER_POOL		1 /* set aside, lent to nobody */
+#define MULTIKERNEL_OWNER_INSTANCE	2 /* lent to the instance in @id */
+#define MULTIKERNEL_OWNER_TRANSITION	3 /* on the way from one to another */
+
+/* States of an instance */
+#define MULTIKERNEL_STATE_EMPTY		0 /* being created */
+#define MULTIKERNEL_STATE_READY		1 /* holds CPUs and memory, no image */
+#define MULTIKERNEL_STATE_LOADED	2 /* has an image that can be started */
+#define MULTIKERNEL_STATE_RUNNING	3 /* the spawn kernel runs */
+#define MULTIKERNEL_STATE_STOPPING	4 /* a stop is being confirmed */
+#define MULTIKERNEL_STATE_STOPPED	5 /* ended on request; holds CPUs, memory */
+#define MULTIKERNEL_STATE_CRASHED	6 /* ended by itself, see @reason */
+#define MULTIKERNEL_STATE_FAILED	7 /* a CPU is not confirmed parked */
+
+/* Why an instance is Stopped, Crashed or Failed */
+#define MULTIKERNEL_REASON_NONE		0
+#define MULTIKERNEL_REASON_FORCED	1 /* stopped by force */
+#define MULTIKERNEL_REASON_POWEROFF	2 /* the spawn powered off or halted */
+#define MULTIKERNEL_REASON_RESTART	3 /* the spawn asked to be restarted */
+#define MULTIKERNEL_REASON_PANIC	4 /* the spawn's kernel panicked */
+#define MULTIKERNEL_REASON_NO_CONFIRM	5 /* a CPU did not reach the park code */
+
+/**
+ * struct multikernel_cpu - One CPU in a list
+ * @cpu:	the host's number of the CPU
+ * @apic_id:	its APIC id
+ * @nid:	its NUMA node, -1 if none
+ * @owner:	%MULTIKERNEL_OWNER_HOST, _INSTANCE or _TRANSITION
+ * @id:		the instance that has it, 0 if none
+ * @online:	1 if the host runs on it
+ */
+struct multikernel_cpu {
+	__u32	cpu;
+	__u32	apic_id;
+	__s32	nid;
+	__u32	owner;
+	__u32	id;
+	__u32	online;
+};
+
+/**
+ * struct multikernel_range - One memory range
+ * @base:	physical address, bytes, aligned to %MULTIKERNEL_MEMORY_ALIGN
+ *		(ranges below 1 MiB: to 4096)
+ * @size:	bytes, a multiple of the same
+ * @nid:	NUMA node, -1 for any (on input) or none
+ * @owner:	output; one of the owners
+ * @id:		output; the instance that has it, 0 if none
+ * @flags:	MULTIKERNEL_RANGE_*
+ */
+struct multikernel_range {
+	__u64	base;
+	__u64	size;
+	__s32	nid;
+	__u32	owner;
+	__u32	id;
+	__u32	flags;
+};
+
+/* In a request: @base is given; otherwise the kernel chooses. */
+#define MULTIKERNEL_RANGE_FIXED		0x1
+/* In a request: the whole range must be below 4 GiB. */
+#define MULTIKERNEL_RANGE_BELOW_4G	0x2
+/* In a list: memory that reserve_mem= set aside; it cannot leave the pool. */
+#define MULTIKERNEL_RANGE_BOOT		0x4
+/* In a list: pages below 1 MiB, lent for the spawn's real-mode trampoline. */
+#define MULTIKERNEL_RANGE_LOW		0x8
+/* In a request: the whole range must be at or above 4 GiB. */
+#define MULTIKERNEL_RANGE_ABOVE_4G	0x10
+
+/**
+ * struct multikernel_ioctl_host_info - ioctl(MULTIKERNEL_IOCTL_HOST_INFO)
+ * @size:	Input; sizeof(struct multikernel_ioctl_host_info)
+ * @abi_version: Output; version of the shared-memory ABI (abi.rs)
+ * @features:	Output; MULTIKERNEL_HOST_* bits
+ * @tsc_khz:	Output; the host's TSC frequency in kHz, 0 if not known
+ * @lapic_khz:	Output; local APIC timer input clock in kHz, 0 if not known
+ * @cpus_online: Output; number of CPUs that the host runs on
+ * @cpus_lent:	Output; number of CPUs that instances hold
+ * @instances:	Output; number of instances
+ * @segments_max: Output; most segments that kexec_load takes
+ * @shared_size: Output; bytes of an instance's shared area
+ * @kernel_bytes: Output; host memory that the subsystem holds beside what is
+ *		lent: page tables, mailboxes, bookkeeping. In bytes.
+ */
+struct multikernel_ioctl_host_info {
+	__u32	size;
+	__u32	abi_version;
+	__aligned_u64 features;
+	__u32	tsc_khz;
+	__u32	lapic_khz;
+	__u32	cpus_online;
+	__u32	cpus_lent;
+	__u32	instances;
+	__u32	segments_max;
+	__aligned_u64 shared_size;
+	__aligned_u64 kernel_bytes;
+};
+
+#define MULTIKERNEL_IOCTL_HOST_INFO \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_HOST_INFO)
+
+/* The host uses x2APIC mode. Spawns start in it, and need a kernel with it. */
+#define MULTIKERNEL_HOST_X2APIC		0x1
+/* IPI shorthands are off at this moment because CPUs are lent. */
+#define MULTIKERNEL_HOST_SHORTHAND_OFF	0x2
+
+/**
+ * struct multikernel_ioctl_pool - ioctl(MULTIKERNEL_IOCTL_POOL_GROW, _SHRINK)
+ * @size:	Input; sizeof(struct multikernel_ioctl_pool)
+ * @flags:	Input; %MULTIKERNEL_RANGE_FIXED (shrink only),
+ *		%MULTIKERNEL_RANGE_BELOW_4G or %MULTIKERNEL_RANGE_ABOVE_4G
+ * @base:	Input with %MULTIKERNEL_RANGE_FIXED, else 0; Output of grow: the
+ *		lowest address that was added
+ * @bytes:	Input; how much to move, a multiple of %MULTIKERNEL_MEMORY_ALIGN;
+ *		not 0
+ * @nid:	Input; NUMA node, -1 for any
+ * @reserved:	Input; 0
+ *
+ * Grow moves one contiguous range from the host to the pool; ENOSPC if the host
+ * cannot free such a range. Shrink gives free pool memory back to the host,
+ * all of @bytes or nothing (ENOSPC, with %MULTIKERNEL_RANGE_FIXED EBUSY where
+ * it is lent and EADDRNOTAVAIL where it is not in the pool). Memory from
+ * reserve_mem= stays in the pool.
+ */
+struct multikernel_ioctl_pool {
+	__u32	size;
+	__u32	flags;
+	__aligned_u64 base;
+	__aligned_u64 bytes;
+	__s32	nid;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_POOL_GROW \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_POOL_GROW)
+#define MULTIKERNEL_IOCTL_POOL_SHRINK \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_POOL_SHRINK)
+
+/**
+ * struct multikernel_ioctl_list - ioctl(MULTIKERNEL_IOCTL_LIST_*)
+ * @size:	Input; sizeof(struct multikernel_ioctl_list)
+ * @nr:		Input; elements that fit at @items; Output; elements there are
+ * @items:	Input; user pointer to an array of &struct multikernel_range
+ *		(LIST_MEMORY), &struct multikernel_cpu (LIST_CPUS) or __u32 ids
+ *		(LIST_INSTANCES); may be 0 if @nr is 0
+ */
+struct multikernel_ioctl_list {
+	__u32	size;
+	__u32	nr;
+	__aligned_u64 items;
+};
+
+#define MULTIKERNEL_IOCTL_LIST_MEMORY \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_MEMORY)
+#define MULTIKERNEL_IOCTL_LIST_CPUS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_CPUS)
+#define MULTIKERNEL_IOCTL_LIST_INSTANCES \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_INSTANCES)
+
+/**
+ * struct multikernel_ioctl_create - ioctl(MULTIKERNEL_IOCTL_CREATE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_create)
+ * @flags:	Input; 0
+ * @name:	Input; name of the instance
+ * @nr_cpus:	Input; elements at @cpus, 1..%MULTIKERNEL_CPUS_MAX
+ * @nr_ranges:	Input; elements at @ranges, 1..%MULTIKERNEL_RANGES_MAX
+ * @cpus:	Input; user pointer to __u32 host CPU numbers. The first becomes
+ *		the spawn's boot CPU.
+ * @ranges:	Input; user pointer to &struct multikernel_range. Each is one
+ *		contiguous range; @owner and @id are 0.
+ * @low_bytes:	Input; bytes below 1 MiB, a multiple of 4096, at most 524288;
+ *		0 takes the default of 65536
+ * @id:		Output; the new instance's id
+ * @fd:		Output; a new file descriptor (O_CLOEXEC) for it
+ * @reserved:	Input; 0
+ *
+ * The CPUs are taken offline, and parked; the memory is taken from the pool
+ * and zeroed. On success the instance is in %MULTIKERNEL_STATE_READY. On error
+ * everything is where it was.
+ */
+struct multikernel_ioctl_create {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__u32	nr_cpus;
+	__u32	nr_ranges;
+	__aligned_u64 cpus;
+	__aligned_u64 ranges;
+	__u32	low_bytes;
+	__u32	id;
+	__s32	fd;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_CREATE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_CREATE)
+
+/**
+ * struct multikernel_ioctl_open - ioctl(MULTIKERNEL_IOCTL_OPEN)
+ * @size:	Input; sizeof(struct multikernel_ioctl_open)
+ * @id:		Input; an instance's id, or 0 to search by @name; Output; its id
+ * @name:	Input; an instance's name; all zero if @id is given
+ * @fd:		Output; a new file descriptor (O_CLOEXEC)
+ * @reserved:	Input; 0
+ */
+struct multikernel_ioctl_open {
+	__u32	size;
+	__u32	id;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__s32	fd;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_OPEN \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_OPEN)
+
+/**
+ * struct multikernel_ioctl_get_info - ioctl(MULTIKERNEL_IOCTL_GET_INFO)
+ * @size:	Input; sizeof(struct multikernel_ioctl_get_info)
+ * @id:		Output; the instance's id
+ * @name:	Output; its name
+ * @state:	Output; MULTIKERNEL_STATE_*
+ * @reason:	Output; MULTIKERNEL_REASON_*
+ * @epoch:	Output; how often it has been started
+ * @nr_cpus:	Input; elements that fit at @cpus; Output; how many there are
+ * @nr_ranges:	Input; elements that fit at @ranges; Output; how many there are,
+ *		those below 1 MiB (%MULTIKERNEL_RANGE_LOW) included
+ * @reserved:	Input; 0
+ * @cpus:	Input; user pointer to &struct multikernel_cpu, in the order
+ *		given to create
+ * @ranges:	Input; user pointer to &struct multikernel_range, in the order
+ *		given to create, then those below 1 MiB
+ * @shared_base: Output; physical address of the shared area. It is in none of
+ *		the ranges; the spawn is to be told of it as reserved memory.
+ * @shared_size: Output; its size in bytes
+ * @entry:	Output; entry address of the image, 0 if none is loaded
+ * @image_bytes: Output; sum of the memory sizes of the loaded segments
+ */
+struct multikernel_ioctl_get_info {
+	__u32	size;
+	__u32	id;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__u32	state;
+	__u32	reason;
+	__u32	epoch;
+	__u32	nr_cpus;
+	__u32	nr_ranges;
+	__u32	reserved;
+	__aligned_u64 cpus;
+	__aligned_u64 ranges;
+	__aligned_u64 shared_base;
+	__aligned_u64 shared_size;
+	__aligned_u64 entry;
+	__aligned_u64 image_bytes;
+};
+
+#define MULTIKERNEL_IOCTL_GET_INFO \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_GET_INFO)
+
+/**
+ * struct multikernel_ioctl_start - ioctl(MULTIKERNEL_IOCTL_START)
+ * @size:	Input; sizeof(struct multikernel_ioctl_start)
+ * @flags:	Input; 0
+ * @argument:	Input; value of RSI at the entry: for a Linux image the physical
+ *		address of its boot_params. Inside the instance's memory.
+ *
+ * Starts the boot CPU at the image's entry, in 64-bit mode, interrupts off, on
+ * page tables that map to themselves the instance's memory, its shared area and,
+ * to be read only, page 0 with the BIOS data area.
+ * RSI is @argument, RAX the entry; all other general registers are zero. The spawn starts its further CPUs by INIT and SIPI. An image can
+ * be started once: a spawn changes what was loaded. ENOEXEC without an image,
+ * EBUSY if it runs already.
+ */
+struct multikernel_ioctl_start {
+	__u32	size;
+	__u32	flags;
+	__aligned_u64 argument;
+};
+
+#define MULTIKERNEL_IOCTL_START \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_START)
+
+/* Do not ask the spawn: stop its CPUs at once. */
+#define MULTIKERNEL_STOP_FORCE		0x1
+
+/**
+ * struct multikernel_ioctl_stop - ioctl(MULTIKERNEL_IOCTL_STOP)
+ * @size:	Input; sizeof(struct multikernel_ioctl_stop)
+ * @flags:	Input; %MULTIKERNEL_STOP_FORCE or 0
+ * @timeout_ms:	Input; without force: how long to wait for the spawn to end by
+ *		itself, 1..3600000; with force 0
+ * @reason:	Output; MULTIKERNEL_REASON_*
+ *
+ * With force, every CPU of the instance is sent INIT and brought to the park
+ * code; the call returns when each has confirmed. ETIMEDOUT: at least one has
+ * not, the instance is %MULTIKERNEL_STATE_FAILED, and another stop tries again.
+ *
+ * Without force, the spawn is asked to power off. ETIMEDOUT and EINTR: it has
+ * been asked, and goes on running. EOPNOTSUPP: the spawn kernel has no guest
+ * support, only force stops it.
+ */
+struct multikernel_ioctl_stop {
+	__u32	size;
+	__u32	flags;
+	__u32	timeout_ms;
+	__u32	reason;
+};
+
+#define MULTIKERNEL_IOCTL_STOP \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_STOP)
+
+/**
+ * struct multikernel_ioctl_simple - ioctl(MULTIKERNEL_IOCTL_DESTROY, _RING)
+ * @size:	Input; sizeof(struct multikernel_ioctl_simple)
+ * @flags:	Input; 0
+ *
+ * Destroy gives the instance's memory back to the pool and its CPUs back to
+ * the host, which brings them online. EBUSY while it runs, or is Failed.
+ *
+ * Ring sends the doorbell interrupt to the spawn, so that it looks at its
+ * shared area (console input, requests). EALREADY if it does not run,
+ * EOPNOTSUPP if it has not advertised a doorbell.
+ */
+struct multikernel_ioctl_simple {
+	__u32	size;
+	__u32	flags;
+};
+
+#define MULTIKERNEL_IOCTL_DESTROY \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_DESTROY)
+#define MULTIKERNEL_IOCTL_RING \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_RING)
+
+#endif /* _UAPI_LINUX_MULTIKERNEL_H */

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every layout that two kernels share.
+//!
+//! The shared area of an instance is [`SHARED_SIZE`] bytes of the host's memory, apart from the
+//! ranges that are lent. The host writes the header before each start; the spawn, if it has guest
+//! support, finds the area by `multikernel=ADDRESS` on its command line. The same file is compiled into the host kernel, the
+//! spawn kernel, `mkctl` and the tests, and it is a wire format: fields are little-endian, of fixed
+//! width, only ever appended, and every offset is asserted below. Nothing here is trusted by the
+//! side that reads it: each field is copied once, checked, then used.
+//!
+//! | offset | bytes | what |
+//! | --- | --- | --- |
+//! | `0x0` | 4096 | [`SharedHeader`] |
+//! | `0x1000` | 4096 | [`ConsoleRings`]: positions of both console rings |
+//! | `0x2000` | 4096 | bytes of the input ring (host to spawn) |
+//! | `0x10000` | 65536 | bytes of the output ring (spawn to host) |
+//!
+//! This file has no code but constants, and needs no lock.
+
+// `pub`, not `pub(crate)`: in the test workspace and in mkctl the file is a library's.
+#![allow(unreachable_pub)]
+
+/// Version of this ABI. A reader refuses a header of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// `SharedHeader::magic`: "MKSHARED" in ASCII, first letter in the lowest byte.
+pub const SHARED_MAGIC: u64 = u64::from_le_bytes(*b"MKSHARED");
+
+/// Bytes of the shared area.
+pub const SHARED_SIZE: u64 = 0x20000;
+
+/// Offset of [`ConsoleRings`] in the shared area, in bytes.
+pub const CONSOLE_RINGS_OFFSET: u64 = 0x1000;
+/// Offset of the input ring's bytes in the shared area.
+pub const CONSOLE_IN_OFFSET: u64 = 0x2000;
+/// Size of the input ring in bytes; a power of two.
+pub const CONSOLE_IN_SIZE: u64 = 0x1000;
+/// Offset of the output ring's bytes in the shared area.
+pub const CONSOLE_OUT_OFFSET: u64 = 0x10000;
+/// Size of the output ring in bytes; a power of two.
+pub const CONSOLE_OUT_SIZE: u64 = 0x10000;
+
+/// Bytes of a name, the terminating zero included.
+pub const NAME_LENGTH: usize = 64;
+
+/// `guest_state`: nothing heard from the spawn in this life.
+pub const GUEST_SILENT: u32 = 0;
+/// `guest_state`: guest support is up; `guest_vector` and `guest_apic_id` are valid.
+pub const GUEST_RUNNING: u32 = 1;
+/// `guest_state`: powered off or halted; its CPUs are idle with interrupts off.
+pub const GUEST_POWEROFF: u32 = 2;
+/// `guest_state`: it asked for a restart.
+pub const GUEST_RESTART: u32 = 3;
+/// `guest_state`: it panicked.
+pub const GUEST_PANIC: u32 = 4;
+
+/// `request`: nothing is asked of the spawn.
+pub const REQUEST_NONE: u32 = 0;
+/// `request`: power off in order.
+pub const REQUEST_POWEROFF: u32 = 1;
+
+/// `guest_features`: a tty and the kernel log go through the console rings.
+pub const GUEST_FEATURE_CONSOLE: u64 = 1 << 0;
+/// `guest_features`: `request` is looked at when the doorbell rings.
+pub const GUEST_FEATURE_REQUEST: u64 = 1 << 1;
+
+/// The first page of the shared area.
+///
+/// Who writes what is said once, here: the *host* part is written by the host before a start and,
+/// `request` alone, while the spawn runs; the *guest* part is zeroed by the host before a start and
+/// written only by the spawn afterwards.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SharedHeader {
+    // Host part.
+    /// [`SHARED_MAGIC`].
+    pub magic: u64,
+    /// [`ABI_VERSION`].
+    pub version: u32,
+    /// The instance's id, 1..=2047.
+    pub id: u32,
+    /// How often the instance has been started, this time included. From 1.
+    pub epoch: u32,
+    /// One of `REQUEST_*`.
+    pub request: u32,
+    /// Feature bits of the host; none are defined yet.
+    pub host_features: u64,
+    /// TSC frequency in kHz, 0 if not known.
+    pub tsc_khz: u32,
+    /// Input clock of the local APIC timer in kHz (before its divider), 0 if not known.
+    pub lapic_khz: u32,
+    /// Wall clock at `wall_tsc`: seconds since 1970-01-01 UTC.
+    pub wall_seconds: u64,
+    /// Nanoseconds within `wall_seconds`, below 10^9.
+    pub wall_nanoseconds: u32,
+    /// APIC id that the spawn rings to reach the host.
+    pub host_apic_id: u32,
+    /// TSC when the wall clock was read.
+    pub wall_tsc: u64,
+    /// Interrupt vector of the host's doorbell, 32..=255; 0 if it has none.
+    pub host_vector: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// `ConsoleRing::tail` of the output ring when this life began.
+    pub console_start: u64,
+    /// The instance's name, zero-terminated.
+    pub name: [u8; NAME_LENGTH],
+    /// Zero.
+    pub reserved1: [u8; 112],
+
+    // Guest part, from offset 256.
+    /// One of `GUEST_*`.
+    pub guest_state: u32,
+    /// Interrupt vector of the spawn's doorbell, 32..=255; 0 if it has none.
+    pub guest_vector: u32,
+    /// APIC id that the host rings to reach the spawn; one of the instance's.
+    pub guest_apic_id: u32,
+    /// CPUs that the spawn has online.
+    pub guest_cpus: u32,
+    /// Feature bits of the spawn: `GUEST_FEATURE_*`.
+    pub guest_features: u64,
+    /// Counts up while the spawn's boot CPU takes timer interrupts.
+    pub heartbeat: u64,
+}
+
+/// Positions of one byte ring.
+///
+/// Positions count every byte that ever went through and never wrap in practice (2^64 bytes); the
+/// byte at position `p` is at index `p & (size - 1)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ConsoleRing {
+    /// Where the writer writes next. Only the writer stores it, after the bytes.
+    pub tail: u64,
+    /// Zero; keeps writer and reader on cache lines of their own.
+    pub reserved0: [u64; 7],
+    /// Where the reader reads next. Only the reader stores it.
+    pub head: u64,
+    /// Zero.
+    pub reserved1: [u64; 7],
+}
+
+/// The second page of the shared area.
+///
+/// `output` is written by the spawn and never waits: it overwrites what is oldest, so that the last
+/// [`CONSOLE_OUT_SIZE`] bytes survive any crash; its `head` is not used. `input` is written by the
+/// host's user space and read by the spawn; the writer stops when the ring is full.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ConsoleRings {
+    /// Spawn to host.
+    pub output: ConsoleRing,
+    /// Host to spawn.
+    pub input: ConsoleRing,
+}
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+
+    assert!(offset_of!(SharedHeader, version) == 8);
+    assert!(offset_of!(SharedHeader, id) == 12);
+    assert!(offset_of!(SharedHeader, epoch) == 16);
+    assert!(offset_of!(SharedHeader, request) == 20);
+    assert!(offset_of!(SharedHeader, host_features) == 24);
+    assert!(offset_of!(SharedHeader, tsc_khz) == 32);
+    assert!(offset_of!(SharedHeader, lapic_khz) == 36);
+    assert!(offset_of!(SharedHeader, wall_seconds) == 40);
+    assert!(offset_of!(SharedHeader, wall_nanoseconds) == 48);
+    assert!(offset_of!(SharedHeader, host_apic_id) == 52);
+    assert!(offset_of!(SharedHeader, wall_tsc) == 56);
+    assert!(offset_of!(SharedHeader, host_vector) == 64);
+    assert!(offset_of!(SharedHeader, console_start) == 72);
+    assert!(offset_of!(SharedHeader, name) == 80);
+    assert!(offset_of!(SharedHeader, guest_state) == 256);
+    assert!(offset_of!(SharedHeader, guest_vector) == 260);
+    assert!(offset_of!(SharedHeader, guest_apic_id) == 264);
+    assert!(offset_of!(SharedHeader, guest_cpus) == 268);
+    assert!(offset_of!(SharedHeader, guest_features) == 272);
+    assert!(offset_of!(SharedHeader, heartbeat) == 280);
+    assert!(size_of::<SharedHeader>() <= CONSOLE_RINGS_OFFSET as usize);
+
+    assert!(offset_of!(ConsoleRing, head) == 64);
+    assert!(size_of::<ConsoleRing>() == 128);
+    assert!(offset_of!(ConsoleRings, input) == 128);
+
+    assert!(CONSOLE_IN_SIZE.is_power_of_two() && CONSOLE_OUT_SIZE.is_power_of_two());
+    assert!(CONSOLE_IN_OFFSET + CONSOLE_IN_SIZE <= CONSOLE_OUT_OFFSET);
+    assert!(CONSOLE_OUT_OFFSET + CONSOLE_OUT_SIZE == SHARED_SIZE);
+};
