@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a spawn kernel's guest support touches x86: the hooks that exist, filled in.
+//!
+//! The hooks are plain function pointers and flags of `x86_init`, `x86_platform` and `machine_ops`
+//! that other non-standard platforms use as well (`arch/x86/kernel/jailhouse.c`). They are written
+//! on the boot CPU alone while the kernel initialises, and read-only afterwards. Owns nothing, and
+//! needs no lock. The policy, what the hooks do, is in `kernel/multikernel/guest*`.
+//!
+//! Part of the module `guest` by `#[path]`, so `super` is `kernel/multikernel/guest.rs`.
+
+use core::ptr::null_mut;
+
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
+};
+
+use super::{
+    clock::Clock,
+    power::{
+        self,
+        End, //
+    }, //
+};
+
+/// Keeps this kernel from what belongs to the machine, whatever the firmware tables say.
+///
+/// Runs from `parse_early_param()`, before any of it is looked at. The tables that the host writes
+/// make a kernel without guest support do most of the same.
+#[link_section = ".init.text"]
+pub(super) fn leave_machine_alone() {
+    // SAFETY: There is one CPU, and these are read later in the boot, or from then on not written
+    // any more. The functions stored are of the kernel's own, made for this use.
+    unsafe {
+        // Nothing to be found in BIOS memory: option ROMs, DMI, MP tables.
+        bindings::x86_init.resources.probe_roms = Some(bindings::x86_init_noop);
+        bindings::x86_init.resources.dmi_setup = Some(bindings::x86_init_noop);
+        bindings::x86_init.mpparse.find_mptable = Some(bindings::x86_init_noop);
+        // Without interrupt remapping Linux leaves x2APIC mode, unless the platform says that it
+        // is right: the host is in it, and ids above 254 have no other.
+        bindings::x86_init.hyper.x2apic_available = Some(x2apic_available);
+        // No PIC, PIT or HPET. As acpi_generic_reduced_hw_init().
+        bindings::x86_init.irqs.pre_vector_init = Some(bindings::x86_init_noop);
+        bindings::x86_init.timers.timer_init = Some(bindings::x86_init_noop);
+        bindings::legacy_pic = &raw mut bindings::null_legacy_pic;
+        // Before kexec and kdump the boot CPU would be opened for the PIC's interrupts again.
+        bindings::x86_apic_ops.restore = Some(bindings::x86_init_noop);
+        // No CMOS, neither as a clock nor to tell the BIOS where to go on after an INIT.
+        bindings::x86_platform.set_wallclock = Some(bindings::set_rtc_noop);
+        bindings::x86_platform.legacy.rtc = 0;
+        bindings::x86_platform.legacy.warm_reset = 0;
+        bindings::x86_platform.legacy.i8042 =
+            bindings::x86_legacy_i8042_state_X86_LEGACY_I8042_PLATFORM_ABSENT;
+        bindings::x86_platform.legacy.no_vga = 1;
+        bindings::x86_platform.legacy.devices.pnpbios = 0;
+        // Port 0x61 tells about the machine's NMIs, and is written to acknowledge them.
+        bindings::x86_platform.get_nmi_reason = Some(nmi_reason);
+    }
+}
+
+/// `x86_hyper_init::x2apic_available`: as the host left it.
+extern "C" fn x2apic_available() -> bool {
+    // SAFETY: Only reads CPU feature and MSR state.
+    unsafe { bindings::multikernel_x2apic_enabled() }
+}
+
+/// `x86_platform_ops::get_nmi_reason`: none that is known here.
+extern "C" fn nmi_reason() -> c_uchar {
+    0
+}
+
+/// Uses the host's clocks instead of calibrating, as far as they are known.
+#[link_section = ".init.text"]
+pub(super) fn set_clock(clock: &Clock) {
+    // SAFETY: As in `leave_machine_alone()`.
+    unsafe {
+        bindings::x86_platform.get_wallclock = Some(get_wallclock);
+        if clock.tsc_khz.is_some() {
+            bindings::x86_platform.calibrate_cpu = Some(tsc_khz);
+            bindings::x86_platform.calibrate_tsc = Some(tsc_khz);
+            bindings::multikernel_guest_tsc_is_known();
+        }
+        if let Some(period) = clock.lapic_period(bindings::HZ) {
+            bindings::multikernel_guest_set_lapic_period(period);
+        }
+    }
+}
+
+/// `x86_platform_ops::calibrate_cpu` and `calibrate_tsc`: in kHz, 0 if not known.
+extern "C" fn tsc_khz() -> c_ulong {
+    let khz = super::FACTS.as_ref().and_then(|facts| facts.clock.tsc_khz);
+    khz.map_or(0, |khz| khz as c_ulong)
+}
+
+/// `x86_platform_ops::get_wallclock`.
+///
+/// # Safety
+///
+/// `now` must be valid for writes.
+unsafe extern "C" fn get_wallclock(now: *mut bindings::timespec64) {
+    let Some(facts) = super::FACTS.as_ref() else {
+        return;
+    };
+    // SAFETY: Every x86-64 CPU has RDTSC, and the kernel may execute it.
+    let (seconds, nanoseconds) = facts.clock.wall_at(unsafe { core::arch::x86_64::_rdtsc() });
+    // SAFETY: By the caller's promise.
+    unsafe {
+        // CAST: below 10^9. More than 2^63 seconds are no time that Linux could be told.
+        (*now).tv_sec = i64::try_from(seconds).unwrap_or(i64::MAX);
+        (*now).tv_nsec = nanoseconds as c_long;
+    }
+}
+
+/// Replaces what would reset the machine, or switch it off.
+///
+/// `machine_ops::shutdown` and `crash_shutdown` stay: they stop this kernel's other CPUs and local
+/// APICs and find nothing else to touch.
+#[link_section = ".init.text"]
+pub(super) fn replace_machine_ops() {
+    // SAFETY: `machine_ops` is read-only only after all initcalls; nobody else writes it now, and
+    // the kernel is not shut down by another CPU meanwhile.
+    unsafe {
+        bindings::machine_ops.restart = Some(restart);
+        bindings::machine_ops.emergency_restart = Some(emergency_restart);
+        bindings::machine_ops.halt = Some(power_off);
+        bindings::machine_ops.power_off = Some(power_off);
+        // reboot(2) makes a halt of a power-off that nobody has offered to do.
+        bindings::pm_power_off = Some(power_off);
+    }
+}
+
+/// `machine_ops::restart`.
+extern "C" fn restart(_command: *mut c_char) {
+    power::end(End::Restart);
+}
+
+/// `machine_ops::emergency_restart`.
+extern "C" fn emergency_restart() {
+    power::end(End::EmergencyRestart);
+}
+
+/// `machine_ops::power_off` and `halt`.
+extern "C" fn power_off() {
+    power::end(End::PowerOff);
+}
+
+/// Stops the other CPUs and this one's interrupts, in order.
+pub(super) fn shutdown() {
+    // SAFETY: Called on the way down, in a context where `machine_ops` are.
+    unsafe { bindings::machine_shutdown() };
+}
+
+/// Stops the other CPUs, from any context; gives up on one that does not react.
+pub(super) fn stop_other_cpus() {
+    // SAFETY: Called on the way down, where nothing that the other CPUs hold is needed any more.
+    unsafe { bindings::multikernel_guest_stop_other_cpus() };
+}
+
+/// Halts this CPU, interrupts off, until the host resets it by INIT.
+pub(super) fn idle_for_good() -> ! {
+    // SAFETY: The argument is not used.
+    unsafe { bindings::stop_this_cpu(null_mut()) }
+}
+
+/// Sends interrupt `vector` to the CPU whose APIC id is `apic_id`.
+///
+/// Everything written before is visible to that CPU when it takes the interrupt. An id that this
+/// CPU's APIC mode cannot express is not rung. The local APIC must have been found, which is so
+/// from `console_init()` on; it may be disabled by software (SDM volume 3, "Local APIC State After
+/// It Has Been Software Disabled").
+pub(super) fn ring(apic_id: u32, vector: u32) {
+    // SAFETY: A fixed-mode interrupt has no effect on this kernel; what it means there is the
+    // contract between the two.
+    unsafe { bindings::multikernel_guest_ring(apic_id, vector) };
+}
+
+/// Lets the platform IPI be the host's doorbell and returns its vector.
+///
+/// Nothing else uses this vector but the clock of an SGI UV machine.
+#[link_section = ".init.text"]
+pub(super) fn set_doorbell() -> u32 {
+    // SAFETY: The variable is written during initialisation only; the interrupt's handler reads it
+    // at once or not at all.
+    unsafe { bindings::x86_platform_ipi_callback = Some(doorbell) };
+    bindings::X86_PLATFORM_IPI_VECTOR
+}
+
+/// Called by `sysvec_x86_platform_ipi()`, with interrupts off.
+extern "C" fn doorbell() {
+    super::doorbell();
+}
+
+/// APIC id of the CPU that this kernel booted on, which is never offline.
+pub(super) fn boot_cpu_apic_id() -> u32 {
+    // SAFETY: CPU 0 exists.
+    unsafe { bindings::multikernel_guest_apic_id(0) }
+}
+
+/// CPUs that this kernel runs on.
+pub(super) fn online_cpus() -> u32 {
+    // SAFETY: Always safe to call.
+    unsafe { bindings::multikernel_guest_online_cpus() }
+}
+
+/// Has `cpus_changed()` called when a CPU goes on or off line.
+///
+/// # Errors
+///
+/// Those of `cpuhp_setup_state()`.
+pub(super) fn watch_cpus() -> Result {
+    // SAFETY: The name is static and so are the functions, of the type that this state expects.
+    to_result(unsafe {
+        bindings::__cpuhp_setup_state(
+            bindings::cpuhp_state_CPUHP_AP_ONLINE_DYN,
+            c"multikernel/guest:online".as_char_ptr(),
+            false,
+            Some(cpu_online),
+            Some(cpu_offline),
+            false,
+        )
+    })
+}
+
+/// A CPU is up, and counted.
+extern "C" fn cpu_online(_cpu: c_uint) -> c_int {
+    super::cpus_changed(online_cpus());
+    0
+}
+
+/// A CPU is about to go, and still counted.
+extern "C" fn cpu_offline(_cpu: c_uint) -> c_int {
+    super::cpus_changed(online_cpus().saturating_sub(1));
+    0
+}

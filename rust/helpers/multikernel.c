@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#ifdef CONFIG_MULTIKERNEL
+
+#include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/rcupdate.h>
+#include <linux/topology.h>
+#include <asm/apic.h>
+#include <asm/barrier.h>
+#include <asm/bios_ebda.h>
+#include <asm/realmode.h>
+#include <asm/smp.h>
+#include <asm/tsc.h>
+
+__rust_helper u32 rust_helper_multikernel_cpu_apic_id(unsigned int cpu)
+{
+	return cpu_physical_id(cpu);
+}
+
+__rust_helper int rust_helper_multikernel_cpu_to_node(unsigned int cpu)
+{
+	return cpu_to_node(cpu);
+}
+
+__rust_helper bool rust_helper_multikernel_cpu_online(unsigned int cpu)
+{
+	return cpu_online(cpu);
+}
+
+__rust_helper bool rust_helper_multikernel_cpu_present(unsigned int cpu)
+{
+	return cpu_present(cpu);
+}
+
+__rust_helper unsigned int rust_helper_multikernel_num_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+__rust_helper void *rust_helper_multikernel_phys_to_virt(phys_addr_t phys)
+{
+	return phys_to_virt(phys);
+}
+
+__rust_helper phys_addr_t rust_helper_multikernel_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
+}
+
+__rust_helper int rust_helper_multikernel_phys_to_nid(phys_addr_t phys)
+{
+	return page_to_nid(pfn_to_page(PHYS_PFN(phys)));
+}
+
+__rust_helper bool rust_helper_multikernel_node_exists(int nid)
+{
+	return nid >= 0 && nid < MAX_NUMNODES && node_state(nid, N_MEMORY);
+}
+
+__rust_helper void rust_helper_multikernel_cond_resched(void)
+{
+	cond_resched();
+}
+
+__rust_helper struct page *
+rust_helper_multikernel_alloc_contig(unsigned long pages, bool below_4g, int nid)
+{
+	gfp_t gfp = (below_4g ? GFP_KERNEL | GFP_DMA32 : GFP_KERNEL) | __GFP_NOWARN;
+
+	if (nid == NUMA_NO_NODE)
+		nid = numa_mem_id();
+	else
+		gfp |= __GFP_THISNODE;
+	return alloc_contig_pages(pages, gfp, nid, NULL);
+}
+
+__rust_helper phys_addr_t rust_helper_multikernel_realmode_base(void)
+{
+	return __pa(real_mode_header);
+}
+
+/* __ref: the difference of two addresses in init data, which is not read. */
+__rust_helper size_t __ref rust_helper_multikernel_realmode_size(void)
+{
+	return real_mode_blob_end - real_mode_blob;
+}
+
+__rust_helper unsigned int rust_helper_multikernel_bios_ebda(void)
+{
+	return get_bios_ebda();
+}
+
+__rust_helper bool rust_helper_multikernel_x2apic_enabled(void)
+{
+	return x2apic_enabled();
+}
+
+__rust_helper void rust_helper_multikernel_bar_ipi_shorthand(bool bar)
+{
+	apic_bar_ipi_shorthand(bar);
+}
+
+__rust_helper unsigned int rust_helper_multikernel_lapic_timer_period(void)
+{
+	return lapic_timer_period;
+}
+
+__rust_helper unsigned int rust_helper_multikernel_tsc_khz(void)
+{
+	return tsc_khz;
+}
+
+__rust_helper void rust_helper_multikernel_send_init(u32 apic_id)
+{
+	weak_wrmsr_fence();
+	preempt_disable();
+	x86_send_init(apic_id);
+	preempt_enable();
+}
+
+__rust_helper int rust_helper_multikernel_send_startup(u32 apic_id,
+						       unsigned long start_ip)
+{
+	return x86_wakeup_via_init(apic_id, start_ip, 0);
+}
+
+/*
+ * Neither MSR nor MMIO writes to the ICR order what was stored before, and
+ * what was stored before is what these interrupts are about.
+ */
+__rust_helper void rust_helper_multikernel_send_nmi(u32 apic_id)
+{
+	unsigned long flags;
+
+	weak_wrmsr_fence();
+	local_irq_save(flags);
+	safe_apic_wait_icr_idle();
+	apic_icr_write(APIC_DM_NMI | APIC_DEST_PHYSICAL, apic_id);
+	safe_apic_wait_icr_idle();
+	local_irq_restore(flags);
+}
+
+__rust_helper void rust_helper_multikernel_send_ipi(u32 apic_id, u8 vector)
+{
+	unsigned long flags;
+
+	weak_wrmsr_fence();
+	local_irq_save(flags);
+	safe_apic_wait_icr_idle();
+	apic_icr_write(APIC_DM_FIXED | APIC_DEST_PHYSICAL | vector, apic_id);
+	safe_apic_wait_icr_idle();
+	local_irq_restore(flags);
+}
+
+__rust_helper u64 rust_helper_multikernel_rdtsc(void)
+{
+	return rdtsc_ordered();
+}
+
+__rust_helper bool rust_helper_multikernel_memory_encrypted(void)
+{
+	return cc_platform_has(CC_ATTR_MEM_ENCRYPT);
+}
+
+__rust_helper void rust_helper_multikernel_synchronize_rcu(void)
+{
+	synchronize_rcu();
+}
+
+__rust_helper int
+rust_helper_multikernel_cpuhp_setup(enum cpuhp_state state, const char *name,
+				    int (*startup)(unsigned int cpu))
+{
+	return cpuhp_setup_state_nocalls(state, name, startup, NULL);
+}
+
+#endif /* CONFIG_MULTIKERNEL */
