@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making an instance and taking it apart: the way of CPUs and memory there and back.
+//!
+//! Both are done in two steps under the registry's mutex, with the slow part between them outside:
+//! first it is written down who is to have what, then it is done, then the instance is made usable,
+//! or everything is taken back.
+
+use kernel::{
+    cpu::CpuId,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    arch::{
+        apic::ApicId,
+        identity_map::IdentityMap, //
+    },
+    cpu::{self, Cpu, Held},
+    instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
+    ledger::{CpuOwner, InstanceId, Region, Request},
+    memory::SharedPages,
+    registry::{Purpose, Registry, Subsystem}, //
+};
+
+/// Bytes below 1 MiB that an instance gets if it does not say: its kernel's real-mode code takes
+/// about 32 KiB.
+pub(crate) const DEFAULT_LOW_BYTES: u64 = 64 << 10;
+/// The most that it can ask for.
+pub(crate) const MAX_LOW_BYTES: u64 = 512 << 10;
+
+/// What is wanted. Checked for form, not yet against what there is.
+pub(crate) struct Wanted {
+    pub(crate) name: Name,
+    pub(crate) cpus: KVec<u32>,
+    pub(crate) memory: KVec<Request>,
+    pub(crate) low_bytes: u64,
+}
+
+/// Creates an instance.
+///
+/// # Errors
+///
+/// As `MULTIKERNEL_IOCTL_CREATE` documents them; everything is where it was.
+pub(crate) fn create(subsystem: &Subsystem, wanted: Wanted) -> Result<Handle> {
+    let cpus = check_cpus(&wanted.cpus)?;
+    let shared = Arc::new(SharedPages::new()?, GFP_KERNEL)?;
+    let mut room = KVec::with_capacity(1, GFP_KERNEL)?;
+
+    let (handle, memory, low) = reserve(subsystem, &wanted, cpus, &shared, &mut room)?;
+
+    subsystem.bar_shorthands();
+    match furnish(subsystem, handle.id, &wanted, memory, low, &shared) {
+        Ok(holdings) => {
+            subsystem.put_back(handle, holdings, |instance| instance.state = State::Ready);
+            Ok(handle)
+        }
+        Err((memory, low, error)) => {
+            forget(subsystem, handle, memory, low);
+            subsystem.unbar_shorthands();
+            Err(error)
+        }
+    }
+}
+
+/// Checks that the host has the CPUs, runs on them, and can do without. Who has them is for the
+/// ledger to say.
+fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
+    let subsystem = Subsystem::get()?;
+    let registry = subsystem.lock();
+    let mut cpus = KVec::with_capacity(numbers.len(), GFP_KERNEL)?;
+    for &number in numbers {
+        let cpu = CpuId::from_u32(number)
+            .filter(|&cpu| cpu::is_present(cpu))
+            .ok_or(ENODEV)?;
+        if number == 0 {
+            return Err(EOPNOTSUPP);
+        }
+        if registry.cpus.owner(number).is_some() {
+            return Err(EBUSY);
+        }
+        if !cpu::is_online(cpu) {
+            return Err(ENETDOWN);
+        }
+        ApicId::of_cpu(cpu)?;
+        cpus.push(cpu, GFP_KERNEL)?;
+    }
+    if cpus.len() >= cpu::online_count() as usize {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(cpus)
+}
+
+/// Writes down that the instance is to have what it wants, or nothing at all.
+fn reserve(
+    subsystem: &Subsystem,
+    wanted: &Wanted,
+    cpus: KVec<CpuId>,
+    shared: &Arc<SharedPages>,
+    room: &mut KVec<Region>,
+) -> Result<(Handle, KVec<Region>, Region)> {
+    let mut memory = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
+    let mut ranges = KVec::with_capacity(wanted.memory.len() + 1, GFP_KERNEL)?;
+    let mut guard = subsystem.lock();
+    let registry: &mut Registry = &mut guard;
+    if registry.closed {
+        return Err(EBUSY);
+    }
+    if registry.instances.iter().any(|other| other.name == wanted.name) {
+        return Err(EEXIST);
+    }
+    let id = registry.free_id()?;
+    registry.instances.reserve(1, GFP_KERNEL)?;
+
+    let result = take_memory(registry, wanted, id, &mut memory, room)
+        .and_then(|()| registry.cpus.lend(&wanted.cpus, id))
+        .and_then(|()| room.pop().ok_or(ENOSPC));
+    let low = match result {
+        Ok(low) => low,
+        Err(error) => {
+            for region in memory {
+                registry.memory.give_back(region);
+            }
+            if let Some(low) = room.pop() {
+                registry.low.give_back(low);
+            }
+            return Err(error);
+        }
+    };
+
+    let given = memory.iter().map(|region| (region, false));
+    for (region, low) in Iterator::chain(given, [(&low, true)]) {
+        // There is room: no error to come, and nothing to undo.
+        let _ = ranges.push_within_capacity(RangeInfo {
+            base: region.base(),
+            size: region.size(),
+            nid: region.nid(),
+            low,
+        });
+    }
+    let handle = Handle {
+        id,
+        serial: registry.next_serial,
+    };
+    let instance = KBox::new(
+        Instance {
+            id,
+            serial: handle.serial,
+            name: wanted.name,
+            state: State::Empty,
+            reason: Reason::None,
+            epoch: 0,
+            cpus,
+            ranges,
+            shared: shared.clone(),
+            image: None,
+            holdings: None,
+        },
+        GFP_KERNEL,
+    );
+    let pushed = instance.map_err(Error::from).and_then(|instance| {
+        registry
+            .instances
+            .push_within_capacity(instance)
+            .map_err(|_| ENOMEM)
+    });
+    if let Err(error) = pushed {
+        for &cpu in &wanted.cpus {
+            registry.cpus.give_back(cpu);
+        }
+        for region in memory {
+            registry.memory.give_back(region);
+        }
+        registry.low.give_back(low);
+        return Err(error);
+    }
+    registry.next_serial += 1;
+    Ok((handle, memory, low))
+}
+
+/// Takes memory for an instance; what was taken before an error is in `memory` and `low`.
+fn take_memory(
+    registry: &mut Registry,
+    wanted: &Wanted,
+    id: InstanceId,
+    memory: &mut KVec<Region>,
+    low: &mut KVec<Region>,
+) -> Result {
+    // Ranges at given addresses first, so that the others do not get in their way; the order of
+    // the result is that of the request.
+    let mut taken: KVec<Option<Region>> = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
+    for _ in &wanted.memory {
+        taken.push(None, GFP_KERNEL)?;
+    }
+    let mut result = Ok(());
+    for fixed in [true, false] {
+        for (i, request) in wanted.memory.iter().enumerate() {
+            if request.base.is_some() != fixed || result.is_err() {
+                continue;
+            }
+            match (registry.memory.take(request, id), taken.get_mut(i)) {
+                (Ok(region), Some(place)) => *place = Some(region),
+                (Ok(region), None) => drop(registry.memory.give_back(region)),
+                (Err(error), _) => result = Err(error),
+            }
+        }
+    }
+    for region in taken.into_iter().flatten() {
+        // There is room for all of them.
+        let _ = memory.push_within_capacity(region);
+    }
+    result?;
+    let request = Request {
+        size: wanted.low_bytes,
+        ..Request::default()
+    };
+    let region = registry.low.take(&request, id)?;
+    // There is room for one.
+    let _ = low.push_within_capacity(region);
+    Ok(())
+}
+
+type Unfurnished = (KVec<Region>, Region, Error);
+
+/// Does what [`reserve`] wrote down: zeroes the memory, builds page tables, takes the CPUs.
+fn furnish(
+    subsystem: &Subsystem,
+    id: InstanceId,
+    wanted: &Wanted,
+    memory: KVec<Region>,
+    low: Region,
+    shared: &SharedPages,
+) -> Result<Holdings, Unfurnished> {
+    let tables = match prepare_memory(subsystem, &memory, &low, shared) {
+        Ok(tables) => tables,
+        Err(error) => return Err((memory, low, error)),
+    };
+    match take_cpus(subsystem, id, &wanted.cpus) {
+        Ok(cpus) => Ok(Holdings {
+            cpus,
+            memory,
+            low,
+            tables,
+        }),
+        Err(error) => Err((memory, low, error)),
+    }
+}
+
+fn prepare_memory(
+    subsystem: &Subsystem,
+    memory: &[Region],
+    low: &Region,
+    shared: &SharedPages,
+) -> Result<IdentityMap> {
+    let mut tables = IdentityMap::new()?;
+    tables.map_read_only(subsystem.trampoline.page())?;
+    // The decompressor of a bzImage looks at the BIOS data area for the end of memory below 1 MiB
+    // (find_trampoline_placement() in arch/x86/boot/compressed/pgtable_64.c), some before they can
+    // take a page fault.
+    tables.map_read_only(0)?;
+    tables.map(shared.phys(), crate::abi::SHARED_SIZE)?;
+    for region in Iterator::chain(memory.iter(), [low]) {
+        tables.map(region.base(), region.size())?;
+        region.zero(region.base(), region.size())?;
+    }
+    Ok(tables)
+}
+
+/// Takes CPUs from the host, all or none.
+fn take_cpus(subsystem: &Subsystem, id: InstanceId, numbers: &[u32]) -> Result<KVec<Held>> {
+    let mut held = KVec::with_capacity(numbers.len(), GFP_KERNEL)?;
+    for &number in numbers {
+        match take_cpu(subsystem, id, number) {
+            // There is room for all of them.
+            Ok(cpu) => drop(held.push_within_capacity(Held::Parked(cpu))),
+            Err(error) => {
+                return_cpus(subsystem, id, held);
+                return Err(error);
+            }
+        }
+    }
+    Ok(held)
+}
+
+fn take_cpu(subsystem: &Subsystem, id: InstanceId, number: u32) -> Result<Cpu<cpu::Parked>> {
+    let cpu = CpuId::from_u32(number).ok_or(ENODEV)?;
+    let slot = subsystem
+        .lock()
+        .slots
+        .take(subsystem.trampoline, ApicId::of_cpu(cpu)?)?;
+    match Cpu::from_host(cpu, slot) {
+        Ok(cpu) => {
+            let mut registry = subsystem.lock();
+            registry.cpus.set(number, CpuOwner::Instance(id));
+            Ok(cpu)
+        }
+        Err((slot, error)) => {
+            let mut registry = subsystem.lock();
+            registry.slots.give_back(slot);
+            registry.cpus.set(number, CpuOwner::Returning(id));
+            drop(registry);
+            if !cpu::is_online(cpu) && error != ENETDOWN {
+                cpu::return_to_host(cpu);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Gives parked CPUs back to the host.
+fn return_cpus(subsystem: &Subsystem, id: InstanceId, held: KVec<Held>) {
+    for cpu in held {
+        let Held::Parked(cpu) = cpu else {
+            // Only of an instance that is idle are CPUs returned, and there all are parked.
+            continue;
+        };
+        let (number, slot) = cpu.into_slot();
+        let mut registry = subsystem.lock();
+        registry.slots.give_back(slot);
+        registry
+            .cpus
+            .set(number.as_u32(), CpuOwner::Returning(id));
+        drop(registry);
+        cpu::return_to_host(number);
+        subsystem.lock().cpus.give_back(number.as_u32());
+    }
+}
+
+/// Strikes an instance off the ledgers, and out of the list.
+fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Region) {
+    let mut guard = subsystem.lock();
+    let registry: &mut Registry = &mut guard;
+    for region in memory {
+        if !registry.memory.give_back(region) {
+            pr_err!("a memory range was not in the ledger\n");
+        }
+    }
+    if !registry.low.give_back(low) {
+        pr_err!("a range below 1 MiB was not in the ledger\n");
+    }
+    let gone = registry
+        .instances
+        .iter()
+        .position(|instance| instance.handle() == handle);
+    let gone = gone.and_then(|at| registry.instances.remove(at).ok());
+    if let Some(instance) = &gone {
+        for cpu in &instance.cpus {
+            registry.cpus.give_back(cpu.as_u32());
+        }
+    }
+    drop(guard);
+    // Freed without the lock: it holds the last reference to the shared pages, most often.
+    drop(gone);
+    subsystem.notify();
+}
+
+/// Takes an instance apart.
+///
+/// # Errors
+///
+/// `EBUSY` if it runs, has failed, or another call works on it; `ESTALE`.
+pub(crate) fn destroy(subsystem: &Subsystem, handle: Handle) -> Result {
+    let holdings = subsystem.take_holdings(handle, Purpose::Work, |instance| {
+        instance.check_idle()?;
+        instance.state = State::Empty;
+        instance.image = None;
+        Ok(())
+    })?;
+    let Holdings {
+        cpus,
+        memory,
+        low,
+        tables,
+    } = holdings;
+    return_cpus(subsystem, handle.id, cpus);
+    drop(tables);
+    forget(subsystem, handle, memory, low);
+    subsystem.unbar_shorthands();
+    Ok(())
+}

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/multikernel` and the instance fd: user requests in, answers out.
+//!
+//! Every structure is copied once, checked for form here, and handed on as a value of the
+//! subsystem's own types. What the ioctls mean is in `include/uapi/linux/multikernel.h`. No state of
+//! its own; the registry's mutex is held only to look things up.
+
+use kernel::{
+    bindings,
+    cpu::CpuId,
+    fs::File,
+    ioctl::_IO,
+    miscdevice::{MiscDevice, MiscDeviceRegistration},
+    prelude::*,
+    str::CStr,
+    sync::Arc,
+    uapi, //
+};
+
+use crate::{
+    abi,
+    arch::{apic, platform},
+    cpu,
+    create::{self, Wanted},
+    file::{self, AnonFile, NewFile},
+    image,
+    instance::{Handle, Name, Reason},
+    ledger::{CpuOwner, InstanceId, Owner, Request},
+    memory::{SharedPages, PAGE_SIZE},
+    pool,
+    registry::Subsystem,
+    run,
+    user::{self, UserStruct}, //
+};
+
+const fn command(number: u32) -> u32 {
+    _IO(uapi::MULTIKERNEL_IOCTL_TYPE, number)
+}
+
+const HOST_INFO: u32 = command(uapi::MULTIKERNEL_CMD_HOST_INFO);
+const POOL_GROW: u32 = command(uapi::MULTIKERNEL_CMD_POOL_GROW);
+const POOL_SHRINK: u32 = command(uapi::MULTIKERNEL_CMD_POOL_SHRINK);
+const LIST_MEMORY: u32 = command(uapi::MULTIKERNEL_CMD_LIST_MEMORY);
+const LIST_CPUS: u32 = command(uapi::MULTIKERNEL_CMD_LIST_CPUS);
+const LIST_INSTANCES: u32 = command(uapi::MULTIKERNEL_CMD_LIST_INSTANCES);
+const CREATE: u32 = command(uapi::MULTIKERNEL_CMD_CREATE);
+const OPEN: u32 = command(uapi::MULTIKERNEL_CMD_OPEN);
+const GET_INFO: u32 = command(uapi::MULTIKERNEL_CMD_GET_INFO);
+const START: u32 = command(uapi::MULTIKERNEL_CMD_START);
+const STOP: u32 = command(uapi::MULTIKERNEL_CMD_STOP);
+const DESTROY: u32 = command(uapi::MULTIKERNEL_CMD_DESTROY);
+const RING: u32 = command(uapi::MULTIKERNEL_CMD_RING);
+
+/// Every call needs CAP_SYS_BOOT, as kexec_load does.
+fn check_capable() -> Result {
+    // SAFETY: Looks at the current task's credentials.
+    if unsafe { bindings::capable(bindings::CAP_SYS_BOOT as i32) } {
+        Ok(())
+    } else {
+        Err(EPERM)
+    }
+}
+
+fn check_flags(flags: u32, known: u32) -> Result {
+    if flags & !known != 0 {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// `/dev/multikernel`, open.
+pub(crate) struct Device;
+
+#[vtable]
+impl MiscDevice for Device {
+    type Ptr = Pin<KBox<Self>>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        check_capable()?;
+        Ok(KBox::new(Self, GFP_KERNEL)?.into())
+    }
+
+    fn ioctl(_device: Pin<&Self>, _file: &File, command: u32, argument: usize) -> Result<isize> {
+        check_capable()?;
+        let subsystem = Subsystem::get()?;
+        match command {
+            HOST_INFO => host_info(subsystem, argument),
+            POOL_GROW => pool_grow(subsystem, argument),
+            POOL_SHRINK => pool_shrink(subsystem, argument),
+            LIST_MEMORY => list_memory(subsystem, argument),
+            LIST_CPUS => list_cpus(subsystem, argument),
+            LIST_INSTANCES => list_instances(subsystem, argument),
+            CREATE => create_instance(subsystem, argument),
+            OPEN => open_instance(subsystem, argument),
+            _ => Err(ENOTTY),
+        }?;
+        Ok(0)
+    }
+}
+
+fn host_info(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut info = UserStruct::<uapi::multikernel_ioctl_host_info>::read(argument)?;
+    let barred = subsystem.shorthands_barred();
+    let registry = subsystem.lock();
+    let tables = registry
+        .instances
+        .iter()
+        .filter_map(|instance| instance.holdings.as_ref())
+        .fold(0, |sum, holdings| sum + holdings.tables.bytes());
+    let shared = registry.instances.len() as u64 * abi::SHARED_SIZE;
+    info.value = uapi::multikernel_ioctl_host_info {
+        size: 0,
+        abi_version: abi::ABI_VERSION,
+        features: if apic::x2apic_mode() {
+            uapi::MULTIKERNEL_HOST_X2APIC.into()
+        } else {
+            0
+        } | if barred {
+            uapi::MULTIKERNEL_HOST_SHORTHAND_OFF.into()
+        } else {
+            0
+        },
+        tsc_khz: platform::tsc_khz(),
+        lapic_khz: platform::lapic_khz(),
+        cpus_online: cpu::online_count(),
+        cpus_lent: registry.cpus.len() as u32,
+        instances: registry.instances.len() as u32,
+        segments_max: image::SEGMENTS_MAX as u32,
+        shared_size: abi::SHARED_SIZE,
+        kernel_bytes: subsystem.trampoline.bytes() + tables + shared,
+    };
+    drop(registry);
+    info.write()
+}
+
+fn pool_request(pool: &uapi::multikernel_ioctl_pool) -> Result<Request> {
+    let fixed = pool.flags & uapi::MULTIKERNEL_RANGE_FIXED != 0;
+    if pool.reserved != 0 || (!fixed && pool.base != 0) || pool.nid < -1 {
+        return Err(EINVAL);
+    }
+    Ok(Request {
+        size: pool.bytes,
+        base: fixed.then_some(pool.base),
+        nid: check_node(pool.nid)?,
+        below_4g: pool.flags & uapi::MULTIKERNEL_RANGE_BELOW_4G != 0,
+        above_4g: pool.flags & uapi::MULTIKERNEL_RANGE_ABOVE_4G != 0,
+    })
+}
+
+fn check_node(nid: i32) -> Result<Option<i32>> {
+    match nid {
+        -1 => Ok(None),
+        nid if crate::memory::node_exists(nid) => Ok(Some(nid)),
+        _ => Err(EINVAL),
+    }
+}
+
+fn pool_grow(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut pool = UserStruct::<uapi::multikernel_ioctl_pool>::read(argument)?;
+    check_flags(
+        pool.value.flags,
+        uapi::MULTIKERNEL_RANGE_BELOW_4G | uapi::MULTIKERNEL_RANGE_ABOVE_4G,
+    )?;
+    let request = pool_request(&pool.value)?;
+    let base = pool::grow(subsystem, &request)?;
+    pool.value.base = base;
+    pool.write().inspect_err(|_| {
+        let undo = Request {
+            base: Some(base),
+            ..request
+        };
+        // Cannot fail: the range has just been added, and nobody was told of it.
+        let _ = pool::shrink(subsystem, &undo);
+    })
+}
+
+fn pool_shrink(subsystem: &Subsystem, argument: usize) -> Result {
+    let pool = UserStruct::<uapi::multikernel_ioctl_pool>::read(argument)?;
+    check_flags(
+        pool.value.flags,
+        uapi::MULTIKERNEL_RANGE_FIXED
+            | uapi::MULTIKERNEL_RANGE_BELOW_4G
+            | uapi::MULTIKERNEL_RANGE_ABOVE_4G,
+    )?;
+    pool::shrink(subsystem, &pool_request(&pool.value)?)
+}
+
+fn list_memory(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
+    let mut items: KVec<uapi::multikernel_range> = KVec::new();
+    let registry = subsystem.lock();
+    let low = registry.low.entries().iter().map(|entry| (entry, true));
+    let memory = registry.memory.entries().iter().map(|entry| (entry, false));
+    for (entry, low) in Iterator::chain(low, memory) {
+        let (owner, id) = match entry.owner {
+            Owner::Pool => (uapi::MULTIKERNEL_OWNER_POOL, 0),
+            Owner::Instance(id) => (uapi::MULTIKERNEL_OWNER_INSTANCE, id.get()),
+        };
+        let low = if low { uapi::MULTIKERNEL_RANGE_LOW } else { 0 };
+        let boot = if entry.boot {
+            uapi::MULTIKERNEL_RANGE_BOOT
+        } else {
+            0
+        };
+        items.push(
+            uapi::multikernel_range {
+                base: entry.base,
+                size: entry.size,
+                nid: entry.nid,
+                owner,
+                id,
+                flags: low | boot,
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    drop(registry);
+    list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
+    list.write()
+}
+
+fn cpu_item(cpu: CpuId, owner: Option<CpuOwner>) -> uapi::multikernel_cpu {
+    let (owner, id) = match owner {
+        None => (uapi::MULTIKERNEL_OWNER_HOST, 0),
+        Some(CpuOwner::Instance(id)) => (uapi::MULTIKERNEL_OWNER_INSTANCE, id.get()),
+        Some(CpuOwner::Lending(id) | CpuOwner::Returning(id)) => {
+            (uapi::MULTIKERNEL_OWNER_TRANSITION, id.get())
+        }
+    };
+    uapi::multikernel_cpu {
+        cpu: cpu.as_u32(),
+        apic_id: apic::number_of_cpu(cpu),
+        nid: cpu::node(cpu),
+        owner,
+        id,
+        online: cpu::is_online(cpu).into(),
+    }
+}
+
+fn list_cpus(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
+    let mut items: KVec<uapi::multikernel_cpu> = KVec::new();
+    let registry = subsystem.lock();
+    for cpu in (0..kernel::cpu::nr_cpu_ids()).filter_map(CpuId::from_u32) {
+        if cpu::is_present(cpu) {
+            let owner = registry.cpus.owner(cpu.as_u32());
+            items.push(cpu_item(cpu, owner), GFP_KERNEL)?;
+        }
+    }
+    drop(registry);
+    list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
+    list.write()
+}
+
+fn list_instances(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
+    let mut items: KVec<u32> = KVec::new();
+    let registry = subsystem.lock();
+    for instance in &registry.instances {
+        items.push(instance.id.get(), GFP_KERNEL)?;
+    }
+    drop(registry);
+    list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
+    list.write()
+}
+
+fn memory_request(range: &uapi::multikernel_range) -> Result<Request> {
+    check_flags(
+        range.flags,
+        uapi::MULTIKERNEL_RANGE_FIXED
+            | uapi::MULTIKERNEL_RANGE_BELOW_4G
+            | uapi::MULTIKERNEL_RANGE_ABOVE_4G,
+    )?;
+    let fixed = range.flags & uapi::MULTIKERNEL_RANGE_FIXED != 0;
+    if range.owner != 0 || range.id != 0 || (!fixed && range.base != 0) {
+        return Err(EINVAL);
+    }
+    Ok(Request {
+        size: range.size,
+        base: fixed.then_some(range.base),
+        nid: check_node(range.nid)?,
+        below_4g: range.flags & uapi::MULTIKERNEL_RANGE_BELOW_4G != 0,
+        above_4g: range.flags & uapi::MULTIKERNEL_RANGE_ABOVE_4G != 0,
+    })
+}
+
+fn create_instance(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut request = UserStruct::<uapi::multikernel_ioctl_create>::read(argument)?;
+    let value = &request.value;
+    check_flags(value.flags, 0)?;
+    if value.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let name = Name::new(&value.name)?;
+    let low_bytes = match u64::from(value.low_bytes) {
+        0 => create::DEFAULT_LOW_BYTES,
+        bytes if bytes % PAGE_SIZE == 0 && bytes <= create::MAX_LOW_BYTES => bytes,
+        _ => return Err(EINVAL),
+    };
+    let cpus: KVec<u32> =
+        user::read_array(value.cpus, value.nr_cpus, uapi::MULTIKERNEL_CPUS_MAX)?;
+    let ranges: KVec<uapi::multikernel_range> =
+        user::read_array(value.ranges, value.nr_ranges, uapi::MULTIKERNEL_RANGES_MAX)?;
+    let mut memory = KVec::with_capacity(ranges.len(), GFP_KERNEL)?;
+    for range in &ranges {
+        memory.push(memory_request(range)?, GFP_KERNEL)?;
+    }
+
+    let handle = create::create(
+        subsystem,
+        Wanted {
+            name,
+            cpus,
+            memory,
+            low_bytes,
+        },
+    )?;
+    let result = InstanceFile::new(subsystem, handle).and_then(|file| {
+        request.value.id = handle.id.get();
+        request.value.fd = file.descriptor();
+        request.write()?;
+        file.install();
+        Ok(())
+    });
+    if result.is_err() {
+        // Nobody knows of it yet, so nobody is in the way.
+        let _ = create::destroy(subsystem, handle);
+    }
+    result
+}
+
+fn open_instance(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut request = UserStruct::<uapi::multikernel_ioctl_open>::read(argument)?;
+    let value = &request.value;
+    if value.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let handle = if value.id == 0 {
+        let name = Name::new(&value.name)?;
+        let registry = subsystem.lock();
+        let found = registry.instances.iter().find(|other| other.name == name);
+        found.ok_or(ENOENT)?.handle()
+    } else {
+        if value.name.iter().any(|&byte| byte != 0) {
+            return Err(EINVAL);
+        }
+        let id = InstanceId::new(value.id).ok_or(ENOENT)?;
+        subsystem.lock().find_id(id)?.handle()
+    };
+    let file = InstanceFile::new(subsystem, handle)?;
+    request.value.id = handle.id.get();
+    request.value.fd = file.descriptor();
+    request.write()?;
+    file.install();
+    Ok(())
+}
+
+/// What is behind an instance fd.
+///
+/// It keeps the shared pages, so that they stay what they are for whoever has them mapped, whatever
+/// becomes of the instance.
+struct InstanceFile {
+    handle: Handle,
+    shared: Arc<SharedPages>,
+}
+
+impl InstanceFile {
+    fn new(subsystem: &Subsystem, handle: Handle) -> Result<NewFile> {
+        let shared = subsystem.lock().find(handle)?.shared.clone();
+        file::open(Self { handle, shared })
+    }
+}
+
+impl AnonFile for InstanceFile {
+    const NAME: &'static CStr = c"[multikernel]";
+
+    fn ioctl(&self, command: u32, argument: usize) -> Result {
+        check_capable()?;
+        let subsystem = Subsystem::get()?;
+        match command {
+            GET_INFO => get_info(subsystem, self.handle, argument),
+            START => {
+                let request = UserStruct::<uapi::multikernel_ioctl_start>::read(argument)?;
+                check_flags(request.value.flags, 0)?;
+                run::start(subsystem, self.handle, request.value.argument)
+            }
+            STOP => stop(subsystem, self.handle, argument),
+            DESTROY => {
+                let request = UserStruct::<uapi::multikernel_ioctl_simple>::read(argument)?;
+                check_flags(request.value.flags, 0)?;
+                create::destroy(subsystem, self.handle)
+            }
+            RING => {
+                let request = UserStruct::<uapi::multikernel_ioctl_simple>::read(argument)?;
+                check_flags(request.value.flags, 0)?;
+                run::ring(subsystem, self.handle)
+            }
+            _ => Err(ENOTTY),
+        }
+    }
+
+    fn mapping(&self) -> (u64, u64) {
+        (self.shared.phys(), abi::SHARED_SIZE)
+    }
+}
+
+fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
+    let mut info = UserStruct::<uapi::multikernel_ioctl_get_info>::read(argument)?;
+    if info.value.reserved != 0 {
+        return Err(EINVAL);
+    }
+    let mut cpus: KVec<uapi::multikernel_cpu> = KVec::new();
+    let mut ranges: KVec<uapi::multikernel_range> = KVec::new();
+    let mut guard = subsystem.lock();
+    let registry = &mut *guard;
+    let lent = &registry.cpus;
+    let instance = registry
+        .instances
+        .iter()
+        .find(|instance| instance.handle() == handle)
+        .ok_or(ESTALE)?;
+    run::look_after(instance);
+    for &cpu in &instance.cpus {
+        cpus.push(cpu_item(cpu, lent.owner(cpu.as_u32())), GFP_KERNEL)?;
+    }
+    for range in &instance.ranges {
+        ranges.push(
+            uapi::multikernel_range {
+                base: range.base,
+                size: range.size,
+                nid: range.nid,
+                owner: uapi::MULTIKERNEL_OWNER_INSTANCE,
+                id: handle.id.get(),
+                flags: if range.low {
+                    uapi::MULTIKERNEL_RANGE_LOW
+                } else {
+                    0
+                },
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    info.value = uapi::multikernel_ioctl_get_info {
+        id: handle.id.get(),
+        name: *instance.name.field(),
+        state: instance.state.number(),
+        reason: instance.reason.number(),
+        epoch: instance.epoch,
+        shared_base: instance.shared.phys(),
+        shared_size: abi::SHARED_SIZE,
+        entry: instance.image.map_or(0, |image| image.entry),
+        image_bytes: instance.image.map_or(0, |image| image.bytes),
+        ..info.value
+    };
+    drop(guard);
+    info.value.nr_cpus = user::write_array(info.value.cpus, info.value.nr_cpus, &cpus)?;
+    info.value.nr_ranges = user::write_array(info.value.ranges, info.value.nr_ranges, &ranges)?;
+    info.write()
+}
+
+fn stop(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
+    const LONGEST_MS: u32 = 3_600_000;
+
+    let mut request = UserStruct::<uapi::multikernel_ioctl_stop>::read(argument)?;
+    let (flags, timeout_ms) = (request.value.flags, request.value.timeout_ms);
+    check_flags(flags, uapi::MULTIKERNEL_STOP_FORCE)?;
+    let force = flags & uapi::MULTIKERNEL_STOP_FORCE != 0;
+    let reason = match (force, timeout_ms) {
+        (true, 0) => run::stop(subsystem, handle, Reason::Forced)?,
+        (false, 1..=LONGEST_MS) => run::stop_in_order(subsystem, handle, timeout_ms)?,
+        _ => return Err(EINVAL),
+    };
+    request.value.reason = reason.number();
+    request.write()
+}

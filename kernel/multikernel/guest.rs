@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a spawn kernel adds to itself when it is told that it is one.
+//!
+//! The host passes `multikernel=ADDRESS` on the command line: where the instance's shared area is
+//! (see `abi.rs`). With a header there that makes sense, this kernel
+//!
+//! - takes TSC, local APIC timer and wall clock from the host instead of calibrating ([`clock`]),
+//! - leaves alone what belongs to the machine and so to the host: PIC, PIT, RTC, i8042, reset
+//!   ([`x86`]),
+//! - has its messages, from the first line on, and a tty `hvc0` in shared memory ([`console`]),
+//! - ends by telling the host and idling, never by resetting the machine ([`power`]),
+//! - looks at the host's requests when its doorbell rings.
+//!
+//! Without the parameter, or with a header that makes no sense, nothing here has any effect. A
+//! kernel needs none of it to run as a spawn.
+//!
+//! Policy only: no `unsafe` here but where C enters Rust. The order of events is that of the boot:
+//! [`early_setup()`] from `setup_arch()`, on one CPU and before any allocator; [`console_setup()`]
+//! from `console_init()`, when memory can be mapped for good; [`device_setup()`] with the other
+//! device initcalls, when all CPUs are up. No locks are held across any of it; state that several
+//! CPUs touch later is atomic.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        SetOnce, //
+    }, //
+};
+
+use crate::abi;
+
+mod clock;
+mod console;
+mod header;
+mod initcall;
+mod power;
+mod shared;
+#[path = "../../arch/x86/kernel/multikernel/guest.rs"]
+mod x86;
+
+use header::Facts;
+
+/// What the host said in the header, checked. Set once if this kernel is a spawn.
+static FACTS: SetOnce<Facts> = SetOnce::new();
+
+/// Whether the host's request to power off has been passed on; it is honoured once in a life.
+static POWEROFF_REQUESTED: Atomic<bool> = Atomic::new(false);
+
+/// Returns whether this kernel runs as a spawn, with guest support.
+pub(crate) fn active() -> bool {
+    FACTS.as_ref().is_some()
+}
+
+initcall::early_param!("multikernel", early_setup);
+initcall::initcall!(
+    ".con_initcall.init",
+    "multikernel_guest_console",
+    console_setup
+);
+initcall::initcall!(".initcall6.init", "multikernel_guest_device", device_setup);
+
+/// Finds the shared area and takes over what has to be in place before anything else runs.
+///
+/// Runs from `parse_early_param()`: interrupts are off, there is one CPU and no allocator.
+#[link_section = ".init.text"]
+fn early_setup(argument: &CStr) -> Result {
+    let base = initcall::parse_address(argument)?;
+    if active() {
+        pr_err!("multikernel= is given twice, the second is ignored\n");
+        return Ok(());
+    }
+    let header = match shared::map_early(base) {
+        Ok(header) => header,
+        Err(why) => return refuse(base, format_args!("{why}")),
+    };
+    let facts = match header::check(&header) {
+        Ok(facts) => facts,
+        Err(why) => {
+            shared::unmap_early();
+            return refuse(base, format_args!("{why}"));
+        }
+    };
+
+    FACTS.populate(facts);
+    // First of all the console, so that whatever goes wrong from here on is seen.
+    console::register_boot_console(facts.console_start);
+    pr_info!(
+        "instance {}, start {}: guest support, shared area at {:#x}\n",
+        facts.id,
+        facts.epoch,
+        base
+    );
+    power::setup();
+    x86::leave_machine_alone();
+    x86::set_clock(&facts.clock);
+    Ok(())
+}
+
+/// Says why there is no guest support. The kernel boots on without, so this is no error to it.
+fn refuse(base: u64, why: core::fmt::Arguments<'_>) -> Result {
+    pr_err!("no guest support: shared area at {:#x}: {}\n", base, why);
+    Ok(())
+}
+
+/// Maps the shared area for good and offers `hvc0` as a console.
+#[link_section = ".init.text"]
+fn console_setup() -> Result {
+    let Some(facts) = FACTS.as_ref() else {
+        return Ok(());
+    };
+    if let Some(host) = facts.host {
+        power::set_host(host);
+    }
+    // The command line has been read: what it says of this is meant for a kernel that would reset
+    // the machine.
+    power::end_on_panic();
+    shared::map_for_good().inspect_err(|_| pr_err!("cannot map the shared area, no console\n"))?;
+    console::offer();
+    Ok(())
+}
+
+/// Brings up the tty and the doorbell, and tells the host that guest support is there.
+#[link_section = ".init.text"]
+fn device_setup() -> Result {
+    if !active() {
+        return Ok(());
+    }
+
+    let mut features = abi::GUEST_FEATURE_REQUEST;
+    match console::start() {
+        Ok(()) => features |= abi::GUEST_FEATURE_CONSOLE,
+        Err(error) => pr_err!("cannot set up hvc0: {:?}\n", error),
+    }
+
+    // A hypervisor that the host runs on may have set its own in the meantime.
+    x86::replace_machine_ops();
+    let vector = x86::set_doorbell();
+
+    let area = shared::area().ok_or(ENODEV)?;
+    area.set_guest_cpus(x86::online_cpus());
+    area.set_guest_features(features);
+    area.set_guest_doorbell(x86::boot_cpu_apic_id(), vector);
+    if x86::watch_cpus().is_err() {
+        pr_warn!("the host will not be told of CPUs that go on or off line\n");
+    }
+
+    power::announce_running();
+    // What the host wrote before it knew of the doorbell.
+    doorbell();
+    Ok(())
+}
+
+/// The host rang: looks at its request and at the console's input.
+///
+/// Runs in the doorbell's interrupt, and once at start.
+fn doorbell() {
+    let Some(area) = shared::area() else {
+        return;
+    };
+    // Requests that this kernel does not know are none of its business.
+    if area.request() == abi::REQUEST_POWEROFF && !POWEROFF_REQUESTED.xchg(true, Relaxed) {
+        pr_info!("the host asks to power off\n");
+        power::orderly_poweroff();
+    }
+    console::input();
+}
+
+/// The number of CPUs that this kernel runs on has changed.
+fn cpus_changed(cpus: u32) {
+    if let Some(area) = shared::area() {
+        area.set_guest_cpus(cpus);
+    }
+}

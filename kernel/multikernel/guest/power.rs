@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a spawn ends: it tells the host, and idles until the host takes its CPUs back.
+//!
+//! Restart, halt, power-off and panic of a kernel that has a machine to itself reset the machine.
+//! A spawn's write one word to the shared area and ring the host. The first last word stands: a
+//! panic stays a panic when the panicking CPU then asks for a restart.
+//!
+//! Owns `guest_state`; no lock.
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        SetOnce, //
+    },
+    types::Opaque, //
+};
+
+use super::{
+    header::Doorbell,
+    shared,
+    x86, //
+};
+use crate::abi;
+
+/// The last `guest_state` that was published.
+static STATE: Atomic<u32> = Atomic::new(abi::GUEST_SILENT);
+
+/// The host's doorbell. Set once the local APIC can be used, if the host has one.
+static HOST: SetOnce<Doorbell> = SetOnce::new();
+
+/// An entry of the panic notifier chain.
+#[repr(transparent)]
+struct PanicNotifier(Opaque<bindings::notifier_block>);
+
+// SAFETY: After the registration the notifier chain alone accesses it, under its own lock.
+unsafe impl Sync for PanicNotifier {}
+
+/// Comes last, so that what other notifiers print is in the ring before the host hears of it.
+static PANIC_NOTIFIER: PanicNotifier = PanicNotifier(Opaque::new(bindings::notifier_block {
+    notifier_call: Some(panicked),
+    next: core::ptr::null_mut(),
+    priority: i32::MIN,
+}));
+
+/// Puts ourselves where a kernel ends; early, for it may end at any moment.
+pub(super) fn setup() {
+    x86::replace_machine_ops();
+    // SAFETY: Both are static, and this is the block's only registration.
+    unsafe {
+        bindings::atomic_notifier_chain_register(
+            &raw mut bindings::panic_notifier_list,
+            PANIC_NOTIFIER.0.get(),
+        );
+    }
+}
+
+/// From now on changes of the state ring the host.
+pub(super) fn set_host(host: Doorbell) {
+    HOST.populate(host);
+}
+
+/// Tells the host that guest support is up. Everything it stands for must have been published.
+pub(super) fn announce_running() {
+    // Whoever was last before this stays so.
+    if STATE
+        .cmpxchg(abi::GUEST_SILENT, abi::GUEST_RUNNING, Full)
+        .is_ok()
+    {
+        publish(abi::GUEST_RUNNING);
+    }
+}
+
+/// Notes that this kernel has ended, and how: one of the states after `GUEST_RUNNING`.
+fn note_end(state: u32) {
+    loop {
+        let old = STATE.load(Relaxed);
+        if old > abi::GUEST_RUNNING || STATE.cmpxchg(old, state, Full).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Has a panic go on to [`end`] at once: nothing there resets the machine, and the host knows best
+/// what comes next.
+pub(super) fn end_on_panic() {
+    // SAFETY: An integer that is read by `panic()` only; there is one CPU at this time.
+    unsafe { bindings::panic_timeout = -1 };
+}
+
+/// Writes the state to the shared area and rings the host.
+fn publish(state: u32) {
+    if let Some(area) = shared::area() {
+        area.set_guest_state(state);
+    }
+    if let Some(host) = HOST.as_ref() {
+        x86::ring(host.apic_id, host.vector);
+    }
+}
+
+/// Called by `panic()` once the other CPUs are stopped and the message is printed.
+///
+/// Only notes it: what is printed after this is to be in the ring before the host, which will park
+/// this CPU, hears of it. It hears from [`end`], which comes last as there is no `panic_timeout`.
+extern "C" fn panicked(
+    _block: *mut bindings::notifier_block,
+    _event: usize,
+    _message: *mut c_void,
+) -> c_int {
+    note_end(abi::GUEST_PANIC);
+    // CAST: a small constant.
+    bindings::NOTIFY_DONE as c_int
+}
+
+/// Asks user space to power off, and powers off without it if it cannot be asked.
+pub(super) fn orderly_poweroff() {
+    // SAFETY: May be called from any context.
+    unsafe { bindings::orderly_poweroff(true) };
+}
+
+/// What a kernel that has a machine to itself does with the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// `reboot(2)` with RESTART.
+    Restart,
+    /// `reboot(2)` with POWER_OFF or HALT.
+    PowerOff,
+    /// A restart in the middle of something: after a panic, or by SysRq-B.
+    EmergencyRestart,
+}
+
+/// Ends this kernel.
+pub(super) fn end(end: End) -> ! {
+    match end {
+        End::Restart | End::PowerOff => x86::shutdown(),
+        End::EmergencyRestart => x86::stop_other_cpus(),
+    }
+    note_end(match end {
+        End::Restart | End::EmergencyRestart => abi::GUEST_RESTART,
+        End::PowerOff => abi::GUEST_POWEROFF,
+    });
+    publish(STATE.load(Relaxed));
+    x86::idle_for_good()
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Physical memory that is set aside or lent: the wrappers that touch it.
+//!
+//! Three kinds of memory are reached here, all through the host's direct map: pages of the host
+//! itself ([`TablePage`], [`FixedMemory`]), the bytes of a [`Region`] while no spawn runs in it, and
+//! the shared area ([`SharedPages`]), which a spawn kernel may be writing at the same time and which
+//! is read and written in single volatile words.
+//!
+//! It never decides who owns what; that is the ledger's. It needs no lock of its own.
+
+use core::ptr;
+
+use kernel::{
+    bindings,
+    page::Page,
+    prelude::*,
+    uaccess::UserSlice, //
+};
+
+use crate::{
+    abi::SHARED_SIZE,
+    ledger::Region, //
+};
+
+/// Bytes of a page.
+pub(crate) const PAGE_SIZE: u64 = 4096;
+
+/// Largest piece that is copied or zeroed before others get to run.
+const CHUNK: u64 = 1 << 20;
+
+/// How many pages that many bytes are; of an address, its page frame number.
+fn pages(bytes: u64) -> usize {
+    (bytes / PAGE_SIZE) as usize
+}
+
+fn direct_map(phys: u64) -> *mut u8 {
+    // SAFETY: Only computes an address; callers make sure that there is memory behind it.
+    unsafe { bindings::multikernel_phys_to_virt(phys) }.cast()
+}
+
+/// A zeroed page of the host, seen as 512 words of 64 bits.
+pub(crate) struct TablePage {
+    page: Page,
+}
+
+impl TablePage {
+    /// Entries of a page table.
+    pub(crate) const ENTRIES: usize = 512;
+
+    /// Allocates one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            page: Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?,
+        })
+    }
+
+    /// Its physical address.
+    pub(crate) fn phys(&self) -> u64 {
+        // SAFETY: `page` is a valid page for as long as `self` lives.
+        unsafe { bindings::multikernel_page_to_phys(self.page.as_ptr()) }
+    }
+
+    /// Reads an entry; 0 for an index that does not exist.
+    pub(crate) fn get(&self, index: usize) -> u64 {
+        if index >= Self::ENTRIES {
+            return 0;
+        }
+        let words: *const u64 = direct_map(self.phys()).cast();
+        // SAFETY: The page was allocated without `__GFP_HIGHMEM`, so it is in the direct map; the
+        // index is inside it.
+        unsafe { words.add(index).read_volatile() }
+    }
+
+    /// Writes an entry; an index that does not exist is ignored.
+    pub(crate) fn set(&mut self, index: usize, value: u64) {
+        if index >= Self::ENTRIES {
+            return;
+        }
+        let words: *mut u64 = direct_map(self.phys()).cast();
+        // SAFETY: As in `get`. The CPU may walk the table at the same time: one aligned 64-bit
+        // store is what it expects.
+        unsafe { words.add(index).write_volatile(value) }
+    }
+}
+
+/// Memory of the host at a fixed address that no `struct page` owner is told of: the page below
+/// 1 MiB that holds the trampoline.
+pub(crate) struct FixedMemory {
+    base: u64,
+    size: u64,
+}
+
+impl FixedMemory {
+    /// # Safety
+    ///
+    /// `size` bytes at the physical address `base` are in the direct map, and are nobody else's for
+    /// ever.
+    pub(crate) unsafe fn new(base: u64, size: u64) -> Self {
+        Self { base, size }
+    }
+
+    /// Its physical address.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    fn at(&self, offset: u64, size: u64) -> Result<*mut u8> {
+        if offset.checked_add(size).is_none_or(|end| end > self.size) {
+            return Err(EINVAL);
+        }
+        Ok(direct_map(self.base + offset))
+    }
+
+    /// Copies `bytes` to `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they do not fit.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result {
+        let to = self.at(offset, bytes.len() as u64)?;
+        // SAFETY: `at` has checked that the bytes are inside; `bytes` cannot overlap memory that is
+        // only reached through `self`.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+}
+
+impl Region {
+    fn at(&self, base: u64, size: u64) -> Result<*mut u8> {
+        if !self.contains(base, size) {
+            return Err(EINVAL);
+        }
+        Ok(direct_map(base))
+    }
+
+    /// Fills `size` bytes at the physical address `base` with zeroes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they are not all inside.
+    pub(crate) fn zero(&self, base: u64, size: u64) -> Result {
+        let to = self.at(base, size)?;
+        let mut done = 0;
+        while done < size {
+            let part = CHUNK.min(size - done);
+            // SAFETY: Inside the region by the check above; a region is memory that has a direct
+            // map and of which the host keeps nothing.
+            unsafe { ptr::write_bytes(to.add(done as usize), 0, part as usize) };
+            done += part;
+            kernel::task::might_sleep();
+            // SAFETY: In process context, with no lock that forbids sleeping.
+            unsafe { bindings::multikernel_cond_resched() };
+        }
+        Ok(())
+    }
+
+    /// Copies `size` bytes from the user address `from` to the physical address `base`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they are not all inside, `EFAULT` if the source is not readable.
+    pub(crate) fn copy_from_user(&self, base: u64, from: u64, size: u64) -> Result {
+        let to = self.at(base, size)?;
+        let mut done = 0;
+        while done < size {
+            let part = CHUNK.min(size - done);
+            let user = UserPtr::from_addr((from + done) as usize);
+            let mut reader = UserSlice::new(user, part as usize).reader();
+            // SAFETY: Inside the region by the check above. No kernel runs in it while it is
+            // loaded, and `MaybeUninit` bytes may hold anything.
+            let out = unsafe {
+                core::slice::from_raw_parts_mut(to.add(done as usize).cast(), part as usize)
+            };
+            reader.read_raw(out)?;
+            done += part;
+            // SAFETY: In process context, with no lock that forbids sleeping.
+            unsafe { bindings::multikernel_cond_resched() };
+        }
+        Ok(())
+    }
+}
+
+/// Pages of the host that an instance's spawn kernel and the host's user space see as well: the
+/// shared area.
+///
+/// They are not lent memory, so that a process which still has them mapped when the instance is
+/// gone sees nothing but what it saw before. All access is by single volatile words.
+pub(crate) struct SharedPages {
+    page: *mut bindings::page,
+}
+
+/// Pages of a [`SharedPages`], as a power of two.
+const SHARED_ORDER: u32 = (SHARED_SIZE / PAGE_SIZE).ilog2();
+
+// SAFETY: The pages are plain memory, and every access to them is one volatile word.
+unsafe impl Send for SharedPages {}
+// SAFETY: As above.
+unsafe impl Sync for SharedPages {}
+
+impl SharedPages {
+    /// Allocates them, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let flags = bindings::GFP_KERNEL | bindings::__GFP_ZERO;
+        // SAFETY: In process context; returns pages or NULL.
+        let page = unsafe { bindings::alloc_pages(flags, SHARED_ORDER) };
+        if page.is_null() {
+            return Err(ENOMEM);
+        }
+        Ok(Self { page })
+    }
+
+    /// Their physical address.
+    pub(crate) fn phys(&self) -> u64 {
+        // SAFETY: `page` is valid until `drop`.
+        unsafe { bindings::multikernel_page_to_phys(self.page) }
+    }
+
+    /// The word of type `T` at `offset`, if it is inside and aligned.
+    fn word<T>(&self, offset: u64) -> Option<*mut T> {
+        let size = size_of::<T>() as u64;
+        let inside = offset % size == 0 && offset.checked_add(size)? <= SHARED_SIZE;
+        inside.then(|| direct_map(self.phys() + offset).cast())
+    }
+
+    /// Reads a word that a spawn may be writing; 0 where there is none.
+    pub(crate) fn read_u32(&self, offset: u64) -> u32 {
+        // SAFETY: `word` checked that it is inside and aligned.
+        self.word(offset)
+            .map_or(0, |at: *mut u32| unsafe { at.read_volatile() })
+    }
+
+    /// Reads a word that a spawn may be writing; 0 where there is none.
+    pub(crate) fn read_u64(&self, offset: u64) -> u64 {
+        // SAFETY: `word` checked that it is inside and aligned.
+        self.word(offset)
+            .map_or(0, |at: *mut u64| unsafe { at.read_volatile() })
+    }
+
+    /// Writes a word that a spawn may be reading.
+    pub(crate) fn write_u32(&self, offset: u64, value: u32) {
+        if let Some(at) = self.word::<u32>(offset) {
+            // SAFETY: `word` checked that it is inside and aligned.
+            unsafe { at.write_volatile(value) };
+        }
+    }
+
+    /// Writes a word that a spawn may be reading.
+    pub(crate) fn write_u64(&self, offset: u64, value: u64) {
+        if let Some(at) = self.word::<u64>(offset) {
+            // SAFETY: `word` checked that it is inside and aligned.
+            unsafe { at.write_volatile(value) };
+        }
+    }
+
+    /// Writes `bytes`, whole words of 64 bits, from `offset` on.
+    pub(crate) fn write_words(&self, offset: u64, bytes: &[u8]) {
+        for (i, chunk) in bytes.as_chunks().0.iter().enumerate() {
+            self.write_u64(offset + i as u64 * 8, u64::from_le_bytes(*chunk));
+        }
+    }
+}
+
+impl Drop for SharedPages {
+    fn drop(&mut self) {
+        // SAFETY: Allocated in `new` with the same order; whoever could see the pages held a
+        // reference to `self`, or was a spawn whose CPUs have been parked.
+        unsafe { bindings::__free_pages(self.page, SHARED_ORDER) };
+    }
+}
+
+/// Checks that `size` bytes at the user address `from` can be read, without keeping them.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub(crate) fn check_readable(from: u64, size: u64) -> Result {
+    let mut at = from;
+    let end = from.checked_add(size).ok_or(EFAULT)?;
+    while at < end {
+        let mut byte = [0u8];
+        UserSlice::new(UserPtr::from_addr(at as usize), 1)
+            .reader()
+            .read_slice(&mut byte)?;
+        at = (at | (PAGE_SIZE - 1)).saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Takes one contiguous range of `size` bytes from the host, aligned to `align`, on node `nid` or
+/// any. Returns its physical address and node.
+///
+/// # Errors
+///
+/// `ENOSPC` if the host cannot free such a range.
+pub(crate) fn allocate_contiguous(
+    size: u64,
+    align: u64,
+    below_4g: bool,
+    nid: Option<i32>,
+) -> Result<(u64, i32)> {
+    // alloc_contig_pages() aligns only powers of two; what is too much goes back at once.
+    let rounded = size.checked_next_power_of_two().ok_or(ENOSPC)?.max(align);
+    // SAFETY: In process context. The function takes any numbers, and returns a page or NULL.
+    let page = unsafe {
+        bindings::multikernel_alloc_contig(pages(rounded), below_4g, nid.unwrap_or(-1))
+    };
+    if page.is_null() {
+        return Err(ENOSPC);
+    }
+    // SAFETY: `page` is the first of the pages that were just allocated.
+    let base = unsafe { bindings::multikernel_page_to_phys(page) };
+    if rounded > size {
+        free_contiguous(base + size, rounded - size);
+    }
+    Ok((base, node_of(base)))
+}
+
+/// Gives a range from [`allocate_contiguous`], or a part of one, back to the host.
+pub(crate) fn free_contiguous(base: u64, size: u64) {
+    // SAFETY: By the ledger's invariants the range was allocated by `allocate_contiguous`, has not
+    // been freed, and nobody owns it: it has just been withdrawn.
+    unsafe { bindings::free_contig_range(pages(base), pages(size)) };
+}
+
+/// The NUMA node of a range of RAM.
+pub(crate) fn node_of(base: u64) -> i32 {
+    // SAFETY: `base` is RAM that the host has, so there is a `struct page` for it.
+    unsafe { bindings::multikernel_phys_to_nid(base) }
+}
+
+/// Whether there is a NUMA node of this number.
+pub(crate) fn node_exists(nid: i32) -> bool {
+    // SAFETY: Any number may be asked about.
+    unsafe { bindings::multikernel_node_exists(nid) }
+}
+
+/// The range that `reserve_mem=SIZE:ALIGN:multikernel` set aside at boot, if any: base and size.
+pub(crate) fn reserved_at_boot() -> Option<(u64, u64)> {
+    let (mut base, mut size) = (0, 0);
+    // SAFETY: The name is zero-terminated, the other two are valid places to write to.
+    let found = unsafe {
+        bindings::reserve_mem_find_by_name(
+            c"multikernel".as_ptr().cast(),
+            &mut base,
+            &mut size,
+        )
+    };
+    (found != 0).then_some((base, size))
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Several Linux kernels side by side on one machine, without a hypervisor.
+//!
+//! The host kernel lends CPUs and memory to instances; each runs a spawn kernel on what it was lent.
+//! This crate is the host's part of it and, with `CONFIG_MULTIKERNEL_GUEST`, what a spawn kernel
+//! adds. Documentation/multikernel/ says how it is used and why it is built this way.
+//!
+//! Policy, without `unsafe` code of its own but for calls into the layer below:
+//!
+//! - [`ledger`]: who owns which memory and which CPU
+//! - [`image`]: which kexec segments an instance may have
+//! - [`instance`], [`registry`]: the instances, their states, and the one lock
+//! - [`pool`], [`create`], [`load`], [`run`], [`shutdown`]: what can be done with them
+//! - [`device`], [`view`]: how user space does and sees it
+//!
+//! Safe wrappers, where `unsafe` is:
+//!
+//! - [`cpu`], [`hotplug`]: a CPU on its way from the host to an instance and back
+//! - [`memory`]: memory that is set aside, lent or shared
+//! - [`user`], [`file`]: structures and files of user space
+//! - [`arch`]: starting, stopping and parking a CPU
+//!
+//! [`abi`] is what two kernels share. [`guest`] is the other side: console, clock, power.
+
+use kernel::{
+    miscdevice::{MiscDeviceOptions, MiscDeviceRegistration},
+    prelude::*, //
+};
+
+mod abi;
+#[path = "../../arch/x86/kernel/multikernel/mod.rs"]
+mod arch;
+mod cpu;
+mod create;
+mod device;
+mod file;
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+mod guest;
+mod hotplug;
+mod image;
+mod instance;
+mod ledger;
+mod load;
+mod memory;
+mod pool;
+mod registry;
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+mod ring;
+mod run;
+mod shutdown;
+mod user;
+mod view;
+
+use crate::{
+    arch::{
+        doorbell,
+        low_memory,
+        platform,
+        trampoline::{self, Trampoline}, //
+    },
+    device::Device,
+    registry::Subsystem,
+    view::View, //
+};
+
+module! {
+    type: Multikernel,
+    name: "multikernel",
+    authors: ["The multikernel authors"],
+    description: "Several Linux kernels side by side on one machine",
+    license: "GPL",
+}
+
+/// What lives as long as the kernel.
+#[pin_data]
+struct Multikernel {
+    #[pin]
+    device: MiscDeviceRegistration<Device>,
+    #[pin]
+    view: View,
+}
+
+impl kernel::InPlaceModule for Multikernel {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _: {
+                set_up().inspect_err(|error| {
+                    pr_warn!("not available on this machine: {}\n", error.to_errno());
+                })?;
+            },
+            device <- MiscDeviceRegistration::register(MiscDeviceOptions {
+                name: c"multikernel",
+            }),
+            view <- View::new(),
+        })
+    }
+}
+
+/// # Safety
+///
+/// Called in interrupt context, by the platform interrupt.
+unsafe extern "C" fn rung() {
+    Subsystem::schedule_reap();
+}
+
+/// Sets up what the device file needs.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` in a spawn kernel and where memory is encrypted, `ENOSPC` where there are not even
+/// two free pages below 1 MiB, `ENOMEM`.
+fn set_up() -> Result {
+    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+    if guest::active() {
+        // A spawn kernel has no firmware memory to lend from, and its doorbell is the guest part's.
+        return Err(EOPNOTSUPP);
+    }
+    platform::check_machine()?;
+    let mut low = ledger::MemoryLedger::new(memory::PAGE_SIZE);
+    low_memory::for_each_range(|base, size| low.insert(base, size, memory::node_of(base), true))?;
+
+    // The trampoline's pages leave the ledger for good.
+    let mut page = None;
+    if let Some(highest) = low.entries().last() {
+        if highest.size >= trampoline::LOW_BYTES {
+            page = Some(highest.base + highest.size - trampoline::LOW_BYTES);
+        }
+    }
+    let page = page.ok_or(ENOSPC)?;
+    let mut rest = ledger::MemoryLedger::new(memory::PAGE_SIZE);
+    for entry in low.entries() {
+        let end = (entry.base + entry.size).min(page);
+        if entry.base < end {
+            rest.insert(entry.base, end - entry.base, entry.nid, true)?;
+        }
+    }
+    // SAFETY: `low_memory` says that the host uses none of these pages, and `rest`, from which
+    // instances are served, does not have them.
+    let trampoline = KBox::new(unsafe { Trampoline::new(page)? }, GFP_KERNEL)?;
+    let subsystem = Subsystem::set_up(KBox::leak(trampoline))?;
+    subsystem.lock().low = rest;
+
+    pool::add_boot_memory(subsystem)?;
+    hotplug::watch()?;
+    shutdown::watch()?;
+    doorbell::listen(rung)?;
+    pr_info!("host ready, trampoline at {:#x}\n", page);
+    Ok(())
+}

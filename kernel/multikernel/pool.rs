@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving memory between the host and the pool.
+//!
+//! The ledger says what is in the pool; this file gets the memory and gives it back. Guarded by the
+//! registry's mutex, which is not held while the host frees up or takes back memory.
+
+use kernel::prelude::*;
+
+use crate::{
+    ledger::Request,
+    memory,
+    registry::{Subsystem, MEMORY_ALIGN}, //
+};
+
+/// Puts the memory that `reserve_mem=SIZE:ALIGN:multikernel` set aside into the pool.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn add_boot_memory(subsystem: &Subsystem) -> Result {
+    let Some((start, size)) = memory::reserved_at_boot() else {
+        return Ok(());
+    };
+    // What is not whole large pages at the edges stays unused.
+    let base = start.next_multiple_of(MEMORY_ALIGN);
+    let end = start.saturating_add(size) & !(MEMORY_ALIGN - 1);
+    if base >= end {
+        pr_warn!("reserve_mem: too small for the pool; it takes multiples of 2 MiB\n");
+        return Ok(());
+    }
+    subsystem
+        .lock()
+        .memory
+        .insert(base, end - base, memory::node_of(base), true)
+}
+
+/// Moves one contiguous range from the host to the pool, and returns its address. Of `request`,
+/// `base` is not used.
+///
+/// # Errors
+///
+/// `EINVAL` for an impossible size, `ENOSPC` if the host cannot free such a range, `ENOMEM`.
+pub(crate) fn grow(subsystem: &Subsystem, request: &Request) -> Result<u64> {
+    subsystem.lock().memory.check(0, request.size)?;
+    if request.below_4g && request.above_4g {
+        return Err(EINVAL);
+    }
+    let (base, nid) = memory::allocate_contiguous(
+        request.size,
+        MEMORY_ALIGN,
+        request.below_4g,
+        request.nid,
+    )?;
+    let added = if request.above_4g && base < 1 << 32 {
+        Err(ENOSPC)
+    } else {
+        subsystem
+            .lock()
+            .memory
+            .insert(base, request.size, nid, false)
+    };
+    if let Err(error) = added {
+        memory::free_contiguous(base, request.size);
+        return Err(error);
+    }
+    Ok(base)
+}
+
+/// Gives free memory of the pool back to the host.
+///
+/// # Errors
+///
+/// As [`crate::ledger::MemoryLedger::withdraw`]; nothing has moved then.
+pub(crate) fn shrink(subsystem: &Subsystem, request: &Request) -> Result {
+    let mut ranges = KVec::new();
+    subsystem.lock().memory.withdraw(request, &mut ranges)?;
+    for (base, size) in ranges {
+        memory::free_contiguous(base, size);
+    }
+    Ok(())
+}

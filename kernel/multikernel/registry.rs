@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What there is: the pool, the lent CPUs, the instances.
+//!
+//! One mutex guards all of it, and is held only for bookkeeping: never while a CPU is taken or
+//! returned, memory is copied, or a spawn is waited for. A call that works on an instance for
+//! longer takes its [`Holdings`] out of it; while they are out, every other call on that instance
+//! fails with `EBUSY`.
+//!
+//! Lock order: CPU hotplug lock, then the registry's mutex. The condition variable `changed` is
+//! notified whenever a state changes.
+
+use kernel::{
+    new_condvar,
+    new_mutex,
+    prelude::*,
+    sync::{
+        lock::{mutex::MutexBackend, Guard},
+        Arc,
+        CondVar,
+        Mutex,
+        SetOnce, //
+    },
+    workqueue::{self, impl_has_work, new_work, Work, WorkItem}, //
+};
+
+use crate::{
+    arch::trampoline::{Slots, Trampoline},
+    instance::{Handle, Holdings, Instance},
+    ledger::{CpuLedger, InstanceId, MemoryLedger},
+    memory::PAGE_SIZE, //
+};
+
+/// Lent memory is in multiples of this, and aligned to it: a large page.
+pub(crate) const MEMORY_ALIGN: u64 = kernel::uapi::MULTIKERNEL_MEMORY_ALIGN as u64;
+
+/// What somebody takes an instance's holdings for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Anything else.
+    Work,
+    /// To stop it, which is possible also when the host is going down.
+    Stop,
+}
+
+/// What the mutex guards.
+pub(crate) struct Registry {
+    /// Memory that was set aside.
+    pub(crate) memory: MemoryLedger,
+    /// Pages below 1 MiB that can be lent.
+    pub(crate) low: MemoryLedger,
+    /// CPUs that the host does not have.
+    pub(crate) cpus: CpuLedger,
+    /// Mailboxes in use.
+    pub(crate) slots: Slots,
+    /// All instances, in the order of their creation.
+    pub(crate) instances: KVec<KBox<Instance>>,
+    /// The next instance's serial number.
+    pub(crate) next_serial: u64,
+    /// The host is going down: nothing new is begun.
+    pub(crate) closed: bool,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self {
+            memory: MemoryLedger::new(MEMORY_ALIGN),
+            low: MemoryLedger::new(PAGE_SIZE),
+            cpus: CpuLedger::new(),
+            slots: Slots::new(),
+            instances: KVec::new(),
+            next_serial: 1,
+            closed: false,
+        }
+    }
+
+    /// The instance that a handle was made for.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` if it has been destroyed.
+    pub(crate) fn find(&mut self, handle: Handle) -> Result<&mut Instance> {
+        self.instances
+            .iter_mut()
+            .map(|instance| &mut **instance)
+            .find(|instance| instance.handle() == handle)
+            .ok_or(ESTALE)
+    }
+
+    /// The instance of this id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`.
+    pub(crate) fn find_id(&mut self, id: InstanceId) -> Result<&mut Instance> {
+        self.instances
+            .iter_mut()
+            .map(|instance| &mut **instance)
+            .find(|instance| instance.handle().id == id)
+            .ok_or(ENOENT)
+    }
+
+    /// An id that no instance has.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there is none.
+    pub(crate) fn free_id(&self) -> Result<InstanceId> {
+        (1..=u32::from(InstanceId::MAX))
+            .filter_map(InstanceId::new)
+            .find(|&id| self.instances.iter().all(|other| other.handle().id != id))
+            .ok_or(ENOSPC)
+    }
+}
+
+/// The subsystem. There is one, made at boot and never freed.
+#[pin_data]
+pub(crate) struct Subsystem {
+    #[pin]
+    registry: Mutex<Registry>,
+    #[pin]
+    changed: CondVar,
+    /// How many calls and instances need the host to send no IPI shorthands.
+    #[pin]
+    shorthand_users: Mutex<usize>,
+    #[pin]
+    work: Work<Subsystem>,
+    /// Where lent CPUs come up.
+    pub(crate) trampoline: &'static Trampoline,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Subsystem { self.work }
+}
+
+impl WorkItem for Subsystem {
+    type Pointer = Arc<Subsystem>;
+
+    /// Somebody rang: sees which spawns have ended.
+    fn run(this: Arc<Subsystem>) {
+        crate::run::reap(&this);
+    }
+}
+
+static SUBSYSTEM: SetOnce<Arc<Subsystem>> = SetOnce::new();
+
+impl Subsystem {
+    /// Makes the subsystem. To be called once, at boot.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn set_up(trampoline: &'static Trampoline) -> Result<&'static Subsystem> {
+        let subsystem = Arc::pin_init(
+            try_pin_init!(Subsystem {
+                registry <- new_mutex!(Registry::new(), "multikernel::registry"),
+                changed <- new_condvar!("multikernel::changed"),
+                shorthand_users <- new_mutex!(0, "multikernel::shorthand_users"),
+                work <- new_work!("multikernel::work"),
+                trampoline,
+            }),
+            GFP_KERNEL,
+        )?;
+        SUBSYSTEM.populate(subsystem);
+        Self::get()
+    }
+
+    /// The subsystem.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if it could not be set up on this machine.
+    pub(crate) fn get() -> Result<&'static Subsystem> {
+        SUBSYSTEM.as_ref().map(|this| &**this).ok_or(EOPNOTSUPP)
+    }
+
+    /// Has [`crate::run::reap`] run soon. May be called in interrupt context.
+    pub(crate) fn schedule_reap() {
+        if let Some(this) = SUBSYSTEM.as_ref() {
+            // An error means that it is queued already, which is as good.
+            let _ = workqueue::system_unbound().enqueue(this.clone());
+        }
+    }
+
+    /// Takes the mutex.
+    pub(crate) fn lock(&self) -> Guard<'_, Registry, MutexBackend> {
+        self.registry.lock()
+    }
+
+    /// Wakes all who wait for a change of state.
+    pub(crate) fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    /// The condition variable that goes with [`Self::lock`].
+    pub(crate) fn changed(&self) -> &CondVar {
+        &self.changed
+    }
+
+    /// Keeps the host from sending IPI shorthands until [`Self::unbar_shorthands`] has been called
+    /// as often.
+    pub(crate) fn bar_shorthands(&self) {
+        let mut users = self.shorthand_users.lock();
+        *users += 1;
+        if *users == 1 {
+            crate::arch::apic::bar_ipi_shorthands(true);
+        }
+    }
+
+    /// Undoes one [`Self::bar_shorthands`].
+    pub(crate) fn unbar_shorthands(&self) {
+        let mut users = self.shorthand_users.lock();
+        *users = users.saturating_sub(1);
+        if *users == 0 {
+            crate::arch::apic::bar_ipi_shorthands(false);
+        }
+    }
+
+    /// Whether IPI shorthands are off because of us.
+    pub(crate) fn shorthands_barred(&self) -> bool {
+        *self.shorthand_users.lock() != 0
+    }
+
+    /// Takes an instance's holdings out of it, so that the caller alone works on it.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE`; `EBUSY` if somebody else has them; what `check` returns.
+    pub(crate) fn take_holdings(
+        &self,
+        handle: Handle,
+        purpose: Purpose,
+        check: impl FnOnce(&mut Instance) -> Result,
+    ) -> Result<Holdings> {
+        let mut registry = self.lock();
+        if registry.closed && purpose == Purpose::Work {
+            return Err(EBUSY);
+        }
+        let instance = registry.find(handle)?;
+        if instance.holdings.is_none() {
+            return Err(EBUSY);
+        }
+        check(instance)?;
+        instance.holdings.take().ok_or(EBUSY)
+    }
+
+    /// Puts an instance's holdings back, and lets `update` say what has become of it.
+    pub(crate) fn put_back(
+        &self,
+        handle: Handle,
+        holdings: Holdings,
+        update: impl FnOnce(&mut Instance),
+    ) {
+        let mut registry = self.lock();
+        // It is there: an instance cannot be destroyed without its holdings.
+        if let Ok(instance) = registry.find(handle) {
+            instance.holdings = Some(holdings);
+            update(instance);
+        }
+        drop(registry);
+        self.notify();
+    }
+}

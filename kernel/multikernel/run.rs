@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Starting and stopping a spawn kernel.
+//!
+//! A start and a forced stop take the instance's holdings out of it for the few milliseconds that
+//! they need. An asked-for stop does not: it waits, without a lock, until the spawn has said that
+//! it ended and the doorbell's work has parked its CPUs.
+
+use core::mem::offset_of;
+
+use kernel::{
+    prelude::*,
+    sync::CondVarTimeoutResult,
+    time::msecs_to_jiffies,
+    transmute::AsBytes, //
+};
+
+use crate::{
+    abi::{self, SharedHeader},
+    arch::{apic, doorbell, platform},
+    cpu,
+    instance::{Handle, Instance, Reason, State},
+    memory::SharedPages,
+    registry::{Purpose, Subsystem}, //
+};
+
+// SAFETY: `SharedHeader` is `#[repr(C)]`, of integers and arrays of them; abi.rs asserts the offset
+// of each field, which leaves no room for padding.
+unsafe impl AsBytes for SharedHeader {}
+
+/// Starts the image that is loaded.
+///
+/// # Errors
+///
+/// - `ENOEXEC`: none is loaded.
+/// - `EADDRNOTAVAIL`: `argument` is not 0 and not in the instance's memory.
+/// - `EBUSY`: it runs already, or another call works on it.
+/// - `ETIMEDOUT`: the boot CPU did not confirm; the instance is Failed.
+/// - `ESTALE`.
+pub(crate) fn start(subsystem: &Subsystem, handle: Handle, argument: u64) -> Result {
+    let mut image = None;
+    let mut header = None;
+    let mut holdings = subsystem.take_holdings(handle, Purpose::Work, |instance| {
+        instance.check_idle()?;
+        image = Some(instance.image.ok_or(ENOEXEC)?);
+        let inside = |holdings: &crate::instance::Holdings| {
+            argument == 0 || holdings.room().contains(argument, 1)
+        };
+        if !instance.holdings.as_ref().is_some_and(inside) {
+            return Err(EADDRNOTAVAIL);
+        }
+        header = Some(begin_life(instance)?);
+        // The spawn changes what was loaded: it cannot be started again as it is.
+        instance.image = None;
+        instance.reason = Reason::None;
+        instance.state = State::Running;
+        Ok(())
+    })?;
+    let (image, (shared, header)) = (image.ok_or(ENOEXEC)?, header.ok_or(ENOEXEC)?);
+    write_header(&shared, header);
+
+    // SAFETY: `tables` were built in `create::furnish` to map the trampoline page and all memory of
+    // the instance; the check of the image found `entry` in that memory. They are part of the
+    // holdings, which are taken apart only when the CPUs have been parked.
+    let result = unsafe {
+        cpu::enter_spawn(
+            &mut holdings.cpus,
+            &holdings.tables,
+            image.entry,
+            argument,
+        )
+    };
+    subsystem.put_back(handle, holdings, |instance| {
+        if result.is_err() {
+            instance.state = State::Failed;
+            instance.reason = Reason::NoConfirm;
+        }
+    });
+    // A spawn that ended at once rang while the instance was not to be had.
+    Subsystem::schedule_reap();
+    result
+}
+
+/// Counts one life more, and makes the header that it begins with.
+fn begin_life(
+    instance: &mut Instance,
+) -> Result<(kernel::sync::Arc<SharedPages>, SharedHeader)> {
+    let clock = platform::wall_clock();
+    let host = doorbell::apic_id()?;
+    instance.epoch = instance.epoch.wrapping_add(1).max(1);
+    let tail = abi::CONSOLE_RINGS_OFFSET
+        + (offset_of!(abi::ConsoleRings, output) + offset_of!(abi::ConsoleRing, tail)) as u64;
+    let header = SharedHeader {
+        magic: abi::SHARED_MAGIC,
+        version: abi::ABI_VERSION,
+        id: instance.id.get(),
+        epoch: instance.epoch,
+        request: abi::REQUEST_NONE,
+        host_features: 0,
+        tsc_khz: platform::tsc_khz(),
+        lapic_khz: platform::lapic_khz(),
+        wall_seconds: clock.seconds,
+        wall_nanoseconds: clock.nanoseconds,
+        host_apic_id: host.get(),
+        wall_tsc: clock.tsc,
+        host_vector: u32::from(doorbell::VECTOR),
+        reserved0: 0,
+        console_start: instance.shared.read_u64(tail),
+        name: *instance.name.field(),
+        reserved1: [0; 112],
+        guest_state: abi::GUEST_SILENT,
+        guest_vector: 0,
+        guest_apic_id: 0,
+        guest_cpus: 0,
+        guest_features: 0,
+        heartbeat: 0,
+    };
+    Ok((instance.shared.clone(), header))
+}
+
+/// Writes the header, and empties the input ring: what was typed for an earlier life is not for
+/// this one. The output ring is kept.
+fn write_header(shared: &SharedPages, header: SharedHeader) {
+    shared.write_words(0, header.as_bytes());
+    let input = abi::CONSOLE_RINGS_OFFSET + offset_of!(abi::ConsoleRings, input) as u64;
+    shared.write_u64(input + offset_of!(abi::ConsoleRing, tail) as u64, 0);
+    shared.write_u64(input + offset_of!(abi::ConsoleRing, head) as u64, 0);
+}
+
+/// Stops a spawn kernel at once, whatever it does.
+///
+/// # Errors
+///
+/// - `EALREADY`: none runs.
+/// - `EBUSY`: another call works on the instance.
+/// - `ETIMEDOUT`: a CPU did not confirm; the instance is Failed, and can be stopped again.
+/// - `ESTALE`.
+pub(crate) fn stop(subsystem: &Subsystem, handle: Handle, reason: Reason) -> Result<Reason> {
+    let mut holdings = subsystem.take_holdings(handle, Purpose::Stop, |instance| {
+        match instance.state {
+            State::Running | State::Failed => instance.state = State::Stopping,
+            State::Empty | State::Stopping => return Err(EBUSY),
+            State::Ready | State::Loaded | State::Stopped | State::Crashed => {
+                return Err(EALREADY)
+            }
+        }
+        Ok(())
+    })?;
+    let result = cpu::park_all(&mut holdings.cpus);
+    subsystem.put_back(handle, holdings, |instance| match result {
+        Ok(()) => {
+            instance.state = if reason == Reason::Panic {
+                State::Crashed
+            } else {
+                State::Stopped
+            };
+            instance.reason = reason;
+        }
+        Err(_) => {
+            instance.state = State::Failed;
+            instance.reason = Reason::NoConfirm;
+        }
+    });
+    result.map(|()| reason)
+}
+
+/// Asks a spawn kernel to power off, and waits until it has.
+///
+/// # Errors
+///
+/// - `EALREADY`: none runs.
+/// - `EOPNOTSUPP`: it does not look at requests.
+/// - `ETIMEDOUT`, `EINTR`: it has been asked and still runs.
+/// - `EBUSY`, `ESTALE`.
+pub(crate) fn stop_in_order(
+    subsystem: &Subsystem,
+    handle: Handle,
+    timeout_ms: u32,
+) -> Result<Reason> {
+    let mut registry = subsystem.lock();
+    let instance = registry.find(handle)?;
+    match instance.state {
+        State::Running => {}
+        State::Empty | State::Stopping | State::Failed => return Err(EBUSY),
+        State::Ready | State::Loaded | State::Stopped | State::Crashed => return Err(EALREADY),
+    }
+    ask_to_end(instance)?;
+
+    let mut left = msecs_to_jiffies(timeout_ms);
+    loop {
+        let instance = registry.find(handle)?;
+        match instance.state {
+            State::Running | State::Stopping => {}
+            State::Failed => return Err(ETIMEDOUT),
+            _ => return Ok(instance.reason),
+        }
+        match subsystem
+            .changed()
+            .wait_interruptible_timeout(&mut registry, left)
+        {
+            CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
+            CondVarTimeoutResult::Timeout => return Err(ETIMEDOUT),
+            CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
+        }
+    }
+}
+
+/// Whether a spawn has said that it looks at requests.
+pub(crate) fn looks_at_requests(instance: &Instance) -> bool {
+    let offset = offset_of!(SharedHeader, guest_features) as u64;
+    instance.shared.read_u64(offset) & abi::GUEST_FEATURE_REQUEST != 0
+}
+
+/// Asks a spawn to power off, and does not wait.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` if it does not look at requests.
+pub(crate) fn ask_to_end(instance: &Instance) -> Result {
+    if !looks_at_requests(instance) {
+        return Err(EOPNOTSUPP);
+    }
+    instance.shared.write_u32(
+        offset_of!(SharedHeader, request) as u64,
+        abi::REQUEST_POWEROFF,
+    );
+    ring_instance(instance)
+}
+
+/// Rings a spawn's doorbell.
+///
+/// # Errors
+///
+/// `EALREADY` if none runs, `EOPNOTSUPP` if it has not advertised one, `ESTALE`.
+pub(crate) fn ring(subsystem: &Subsystem, handle: Handle) -> Result {
+    let mut registry = subsystem.lock();
+    let instance = registry.find(handle)?;
+    if instance.state != State::Running {
+        return Err(EALREADY);
+    }
+    ring_instance(instance)
+}
+
+/// The spawn's word is good only for a CPU that is its own and a vector that no exception has.
+fn ring_instance(instance: &Instance) -> Result {
+    let word = |offset: usize| instance.shared.read_u32(offset as u64);
+    let vector = u8::try_from(word(offset_of!(SharedHeader, guest_vector)));
+    let vector = vector.ok().filter(|&vector| vector >= 32);
+    let id = word(offset_of!(SharedHeader, guest_apic_id));
+    let own = |cpu: &&kernel::cpu::CpuId| apic::number_of_cpu(**cpu) == id;
+    let (Some(vector), Some(&cpu)) = (vector, instance.cpus.iter().find(own)) else {
+        return Err(EOPNOTSUPP);
+    };
+    apic::send_interrupt(apic::ApicId::of_cpu(cpu)?, vector);
+    Ok(())
+}
+
+/// Parks the CPUs of every spawn that has said it ended.
+pub(crate) fn reap(subsystem: &Subsystem) {
+    while let Some((handle, reason)) = ended(subsystem) {
+        match stop(subsystem, handle, reason) {
+            Ok(_) => {}
+            // Somebody else is at it, and it will not be Running when they are done.
+            Err(EBUSY | EALREADY | ESTALE) => break,
+            Err(error) => {
+                pr_err!(
+                    "instance {} ended but could not be stopped: {}\n",
+                    handle.id.get(),
+                    error.to_errno()
+                );
+                break;
+            }
+        }
+    }
+}
+
+fn ended(subsystem: &Subsystem) -> Option<(Handle, Reason)> {
+    let registry = subsystem.lock();
+    registry
+        .instances
+        .iter()
+        .find_map(|instance| Some((instance.handle(), last_words(instance)?)))
+}
+
+/// Why a running spawn says it has ended; `None` if it has not, or says nothing.
+fn last_words(instance: &Instance) -> Option<Reason> {
+    if instance.state != State::Running {
+        return None;
+    }
+    let state = offset_of!(SharedHeader, guest_state) as u64;
+    Reason::from_guest(instance.shared.read_u32(state))
+}
+
+/// Looks after a spawn that may have ended without being able to ring.
+pub(crate) fn look_after(instance: &Instance) {
+    if last_words(instance).is_some() {
+        Subsystem::schedule_reap();
+    }
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of the host while instances run: reboot, halt, kexec.
+//!
+//! A reboot notifier runs before devices are shut down, in all three cases. It closes the registry,
+//! so that nothing new begins, asks every spawn kernel to power off, waits a bounded time, stops
+//! the rest by force, and leaves all lent CPUs waiting for a SIPI: in that state they need none of
+//! the memory that the next kernel will overwrite.
+
+use core::ptr;
+
+use kernel::{
+    bindings,
+    error::to_result,
+    ffi::{c_int, c_ulong, c_void},
+    prelude::*,
+    time::{delay::fsleep, Delta, Instant, Monotonic},
+    types::Opaque, //
+};
+
+use crate::{
+    cpu,
+    instance::{Handle, Reason, State},
+    registry::Subsystem,
+    run, //
+};
+
+/// How long each step may take: calls in flight, spawns that power off, a forced stop.
+const GRACE_MS: i64 = 5000;
+
+struct Notifier(Opaque<bindings::notifier_block>);
+
+// SAFETY: Only the notifier core touches it, under its own lock, after it was registered once.
+unsafe impl Sync for Notifier {}
+
+static NOTIFIER: Notifier = Notifier(Opaque::uninit());
+
+/// # Safety
+///
+/// Called by the reboot notifier chain, in process context.
+unsafe extern "C" fn notify(
+    _block: *mut bindings::notifier_block,
+    _action: c_ulong,
+    _data: *mut c_void,
+) -> c_int {
+    if let Ok(subsystem) = Subsystem::get() {
+        end_all(subsystem);
+    }
+    bindings::NOTIFY_DONE as c_int
+}
+
+/// Has [`end_all`] called at reboot, halt and kexec.
+///
+/// # Errors
+///
+/// What the notifier core says.
+pub(crate) fn watch() -> Result {
+    let block = NOTIFIER.0.get();
+    // SAFETY: Called once, during boot, so nobody else has the block; it is static.
+    to_result(unsafe {
+        block.write(bindings::notifier_block {
+            notifier_call: Some(notify),
+            next: ptr::null_mut(),
+            // Before those of drivers, whose devices an instance may be using.
+            priority: c_int::MAX,
+        });
+        bindings::register_reboot_notifier(block)
+    })
+}
+
+/// How often to look whether something has come to its end.
+const INTERVAL: Delta = Delta::from_millis(2);
+
+/// Waits until `done` says so, at most `milliseconds`. Whether it did.
+fn wait_for(milliseconds: i64, mut done: impl FnMut() -> bool) -> bool {
+    let start = Instant::<Monotonic>::now();
+    while !done() {
+        if start.elapsed().as_millis() >= milliseconds {
+            return false;
+        }
+        fsleep(INTERVAL);
+    }
+    true
+}
+
+/// That no call works on any instance: all holdings are where they belong.
+fn is_quiet(subsystem: &Subsystem) -> bool {
+    let registry = subsystem.lock();
+    registry
+        .instances
+        .iter()
+        .all(|instance| instance.holdings.is_some())
+}
+
+/// An instance whose spawn may still run, beyond those that were `seen`.
+fn next_live(subsystem: &Subsystem, seen: &[Handle]) -> Option<Handle> {
+    let registry = subsystem.lock();
+    registry
+        .instances
+        .iter()
+        .filter(|instance| {
+            matches!(
+                instance.state,
+                State::Running | State::Stopping | State::Failed
+            )
+        })
+        .map(|instance| instance.handle())
+        .find(|handle| !seen.contains(handle))
+}
+
+/// Asks all spawns to power off at once. How many look at the request.
+fn ask_all(subsystem: &Subsystem) -> usize {
+    let registry = subsystem.lock();
+    registry
+        .instances
+        .iter()
+        .filter(|instance| instance.state == State::Running)
+        .filter(|instance| {
+            pr_notice!(
+                "stopping instance {} before the host ends\n",
+                instance.id.get()
+            );
+            run::ask_to_end(instance).is_ok()
+        })
+        .count()
+}
+
+fn count_asked_live(subsystem: &Subsystem) -> usize {
+    let registry = subsystem.lock();
+    registry
+        .instances
+        .iter()
+        .filter(|instance| matches!(instance.state, State::Running | State::Stopping))
+        .filter(|instance| run::looks_at_requests(instance))
+        .count()
+}
+
+fn end_all(subsystem: &Subsystem) {
+    subsystem.lock().closed = true;
+    if !wait_for(GRACE_MS, || is_quiet(subsystem)) {
+        pr_warn!("a call on an instance does not come to its end\n");
+    }
+    if ask_all(subsystem) != 0 {
+        wait_for(GRACE_MS, || count_asked_live(subsystem) == 0);
+    }
+
+    let mut seen = KVec::new();
+    while let Some(handle) = next_live(subsystem, &seen) {
+        // EBUSY: its own end is being worked on at this moment.
+        let stopped = wait_for(GRACE_MS, || {
+            !matches!(run::stop(subsystem, handle, Reason::Forced), Err(EBUSY))
+        });
+        if !stopped || seen.push(handle, GFP_KERNEL).is_err() {
+            pr_err!("instance {} could not be stopped\n", handle.id.get());
+            break;
+        }
+    }
+    let mut registry = subsystem.lock();
+    for instance in registry.instances.iter_mut() {
+        if let Some(holdings) = instance.holdings.as_mut() {
+            cpu::halt_all(&mut holdings.cpus);
+        }
+    }
+}
