@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line of mkctl.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use multikernel::cmdline::Uart;
+use multikernel::spec::{self, CpuList, MemoryRequest};
+
+/// Run several Linux kernels side by side on one machine, without a hypervisor.
+///
+/// An instance holds CPUs and memory that the host lent to it, and runs a Linux kernel of its own on
+/// them. 'mkctl doctor' tells whether this machine can do that; 'mkctl run' does all of it in one.
+///
+/// Exit status: 0 if all went well, 1 if it failed, 2 if the command line is wrong.
+#[derive(Debug, Parser)]
+#[command(name = "mkctl", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Tell whether this machine and its kernel can run instances
+    Doctor {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show, enlarge or reduce the memory that is set aside for instances
+    Pool {
+        #[command(subcommand)]
+        verb: Option<PoolVerb>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Create an instance: take CPUs from the host and memory from the pool
+    Create {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        #[command(flatten)]
+        resources: Resources,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Load a kernel into an instance
+    Load {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        #[command(flatten)]
+        image: ImageArgs,
+    },
+    /// Unload the kernel of an instance that is not running
+    Unload {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+    },
+    /// Start an instance, loading its last kernel again if need be
+    Start {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+    },
+    /// Ask an instance to power off; stop it by force when it has not after the timeout
+    ///
+    /// A kernel without guest support cannot be asked, and is stopped by force at once.
+    Stop {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// How long to wait, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 10,
+              value_parser = clap::value_parser!(u64).range(1..=3600))]
+        timeout: u64,
+    },
+    /// Stop an instance by force, at once
+    Kill {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+    },
+    /// Remove an instance: its CPUs go back to the host, its memory to the pool
+    Rm {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// Stop it by force first if it is running
+        #[arg(long)]
+        force: bool,
+    },
+    /// List all instances
+    Ps {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show everything about an instance
+    Inspect {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what an instance wrote to its console
+    ///
+    /// Only kernels with guest support write to it; others use the UART that is lent to them.
+    Logs(LogsArgs),
+    /// Connect the terminal to the console of an instance; Ctrl-] disconnects
+    ///
+    /// With an input that is not a terminal, sends that, and ends when it is used up and the
+    /// instance has been silent for a while.
+    Console {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// After the end of the input, how long a silence ends it, in milliseconds
+        #[arg(long, value_name = "MS", default_value_t = 500)]
+        linger: u64,
+    },
+    /// Create an instance, load a kernel into it and start it; undo all if a part fails
+    Run(RunArgs),
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PoolVerb {
+    /// Show who has which memory and CPUs
+    Show {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Move memory from the host to the pool, in one piece
+    Grow {
+        /// How much, a multiple of 2M
+        #[arg(value_parser = spec::parse_memory_size)]
+        size: u64,
+        /// From this NUMA node
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+        node: Option<i32>,
+        /// Below 4 GiB
+        #[arg(long, conflicts_with = "above_4g")]
+        below_4g: bool,
+        /// At or above 4 GiB
+        #[arg(long)]
+        above_4g: bool,
+    },
+    /// Move free memory of the pool back to the host
+    Shrink {
+        /// How much, a multiple of 2M
+        #[arg(value_parser = spec::parse_memory_size)]
+        size: u64,
+        /// From this address on
+        #[arg(long, value_name = "ADDRESS", value_parser = spec::parse_size)]
+        base: Option<u64>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct Resources {
+    /// The CPUs to lend, such as 2-3,5; the first becomes the boot CPU
+    #[arg(long, value_name = "LIST")]
+    pub cpus: CpuList,
+    /// A range of memory: SIZE[,node=N][,base=ADDRESS][,below-4g|,above-4g]; repeat for more
+    #[arg(long, value_name = "MEMORY", required = true)]
+    pub memory: Vec<MemoryRequest>,
+    /// Memory below 1 MiB, a multiple of 4K, at most 512K
+    #[arg(long, value_name = "SIZE", value_parser = low_size)]
+    pub low: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub struct ImageArgs {
+    /// The kernel: an x86-64 bzImage (vmlinuz) or ELF vmlinux
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// The initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Words to add to the kernel's command line
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub append: String,
+    /// Unpack the kernel here and enter it directly, without its decompressor (and its KASLR)
+    #[arg(long)]
+    pub fast: bool,
+    /// Lend this UART, ttyS0 to ttyS3 or its I/O port, which the host must not use; the first is
+    /// the console
+    #[arg(long, value_name = "UART")]
+    pub uart: Vec<Uart>,
+}
+
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    #[arg(value_parser = spec::parse_name)]
+    pub name: String,
+    /// Go on as more is written, until the instance ends
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Show what is left of earlier lives too
+    #[arg(long)]
+    pub all: bool,
+    /// Go on until a line with this text has come: status 0 then, 1 when it does not come
+    #[arg(long, value_name = "TEXT")]
+    pub until: Option<String>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Its name
+    #[arg(long, value_parser = spec::parse_name)]
+    pub name: String,
+    #[command(flatten)]
+    pub resources: Resources,
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Connect the terminal to its console
+    #[arg(long)]
+    pub attach: bool,
+    /// Wait for its end, then remove it
+    #[arg(long)]
+    pub rm: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+fn low_size(text: &str) -> Result<u32, String> {
+    match u32::try_from(spec::parse_size(text)?) {
+        Ok(bytes) if bytes != 0 && bytes % 4096 == 0 && bytes <= 512 << 10 => Ok(bytes),
+        _ => Err(format!("{text} is not a multiple of 4K from 4K to 512K")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn low_memory() {
+        assert_eq!(low_size("64K"), Ok(65536));
+        for bad in ["0", "1K", "516K", "4G", "x"] {
+            assert!(low_size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Verbs that show: `doctor`, `pool`, `ps`, `inspect`.
+
+use std::process::ExitCode;
+
+use multikernel::device::{CpuInfo, Host, InstanceInfo, MemoryInfo, Owner};
+use multikernel::doctor::{Doctor, Level};
+use multikernel::spec::{format_size, CpuList};
+use multikernel::state::{Record, Store};
+use multikernel::{Error, Result};
+use serde::Serialize;
+use serde_json::json;
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::new("cannot print JSON", error))?;
+    println!("{text}");
+    Ok(())
+}
+
+pub fn doctor(json: bool) -> Result<ExitCode> {
+    let checks = Doctor::default().checks();
+    let worst = checks.iter().map(|check| check.level).max();
+    let fit = worst != Some(Level::Fail);
+    if json {
+        print_json(&json!({ "fit": fit, "checks": checks }))?;
+    } else {
+        for check in &checks {
+            let level = match check.level {
+                Level::Ok => "ok",
+                Level::Warn => "warn",
+                Level::Fail => "FAIL",
+            };
+            println!("{level:<5}{:<15} {}", check.name, check.found);
+            if let Some(advice) = &check.advice {
+                println!("{:21}{advice}", "");
+            }
+        }
+        match fit {
+            true => println!("This machine can run instances."),
+            false => println!("This machine cannot run instances yet: see the lines with FAIL."),
+        }
+    }
+    Ok(match fit {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Who has it, in one word.
+fn owner(owner: Owner, id: u32, names: &[InstanceInfo]) -> String {
+    if owner != Owner::Instance {
+        return owner.to_string();
+    }
+    match names.iter().find(|info| info.id == id) {
+        Some(info) => format!("instance {}", info.name),
+        None => format!("instance #{id}"),
+    }
+}
+
+fn node(node: Option<u32>) -> String {
+    node.map_or_else(|| "-".to_owned(), |node| node.to_string())
+}
+
+pub fn pool(json: bool) -> Result<()> {
+    let host = Host::open()?;
+    let info = host.info()?;
+    let memory = host.memory()?;
+    let cpus = host.cpus()?;
+    if json {
+        return print_json(&json!({ "host": info, "memory": memory, "cpus": cpus }));
+    }
+    let instances = all(&host)?;
+    let high: Vec<&MemoryInfo> = memory.iter().filter(|memory| !memory.low).collect();
+    let sum = |owner| -> u64 {
+        let those = high.iter().filter(|memory| memory.owner == owner);
+        those.map(|memory| memory.size).sum()
+    };
+    println!(
+        "pool: {} free, {} lent; the subsystem itself takes {}",
+        format_size(sum(Owner::Pool)),
+        format_size(sum(Owner::Instance)),
+        format_size(info.kernel_bytes)
+    );
+    println!();
+    println!("{:<19} {:>9}  {:<5} OWNER", "MEMORY", "SIZE", "NODE");
+    for memory in &memory {
+        let note = match (memory.boot, memory.low) {
+            (true, _) => " (from reserve_mem=)",
+            (_, true) => " (below 1 MiB)",
+            _ => "",
+        };
+        println!(
+            "{:<#19x} {:>9}  {:<5} {}{note}",
+            memory.base,
+            format_size(memory.size),
+            node(memory.node),
+            owner(memory.owner, memory.id, &instances)
+        );
+    }
+    println!();
+    println!(
+        "{:<5} {:>7}  {:<5} {:<8} OWNER",
+        "CPU", "APIC ID", "NODE", "ONLINE"
+    );
+    for cpu in &cpus {
+        println!(
+            "{:<5} {:>7}  {:<5} {:<8} {}",
+            cpu.cpu,
+            cpu.apic_id,
+            node(cpu.node),
+            if cpu.online { "yes" } else { "no" },
+            owner(cpu.owner, cpu.id, &instances)
+        );
+    }
+    Ok(())
+}
+
+fn all(host: &Host) -> Result<Vec<InstanceInfo>> {
+    let mut infos = Vec::new();
+    for id in host.instances()? {
+        // One that has been removed meanwhile is not to be listed.
+        if let Some(instance) = host.instance_by_id(id)? {
+            match instance.info() {
+                Ok(info) => infos.push(info),
+                Err(error) if error.errno() == Some(libc::ESTALE) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(infos)
+}
+
+fn cpu_list(cpus: &[CpuInfo]) -> String {
+    CpuList(cpus.iter().map(|cpu| cpu.cpu).collect()).to_string()
+}
+
+/// An instance with what is remembered of it.
+#[derive(Serialize)]
+struct Entry {
+    #[serde(flatten)]
+    info: InstanceInfo,
+    image: Option<Record>,
+}
+
+impl Entry {
+    fn new(info: InstanceInfo) -> Self {
+        let image = Store::default().get(&info.name, info.id);
+        Self { info, image }
+    }
+
+    fn kernel(&self) -> String {
+        match &self.image {
+            Some(record) => record.spec.kernel.display().to_string(),
+            None => "-".to_owned(),
+        }
+    }
+}
+
+pub fn ps(json: bool) -> Result<()> {
+    let host = Host::open()?;
+    let entries: Vec<Entry> = all(&host)?.into_iter().map(Entry::new).collect();
+    if json {
+        return print_json(&entries);
+    }
+    println!(
+        "{:<5} {:<16} {:<9} {:<11} {:<9} {:>9}  {:>6}  KERNEL",
+        "ID", "NAME", "STATE", "REASON", "CPUS", "MEMORY", "STARTS"
+    );
+    for entry in &entries {
+        let info = &entry.info;
+        println!(
+            "{:<5} {:<16} {:<9} {:<11} {:<9} {:>9}  {:>6}  {}",
+            info.id,
+            info.name,
+            info.state,
+            info.reason,
+            cpu_list(&info.cpus),
+            format_size(info.memory_bytes()),
+            info.epoch,
+            entry.kernel()
+        );
+    }
+    Ok(())
+}
+
+pub fn inspect(name: &str, json: bool) -> Result<()> {
+    let host = Host::open()?;
+    let instance = host.instance(name)?;
+    let entry = Entry::new(instance.info()?);
+    if json {
+        return print_json(&entry);
+    }
+    let info = &entry.info;
+    let line = |key: &str, value: String| println!("{key:<14} {value}");
+    line("name", info.name.clone());
+    line("id", info.id.to_string());
+    line("state", info.state.to_string());
+    line("reason", info.reason.to_string());
+    line("starts", info.epoch.to_string());
+    line("cpus", cpu_list(&info.cpus));
+    let apic_ids: Vec<_> = info
+        .cpus
+        .iter()
+        .map(|cpu| cpu.apic_id.to_string())
+        .collect();
+    line("APIC ids", apic_ids.join(","));
+    for memory in &info.memory {
+        let key = if memory.low { "low memory" } else { "memory" };
+        let on = memory
+            .node
+            .map_or_else(String::new, |node| format!(" on node {node}"));
+        line(
+            key,
+            format!("{} at {:#x}{on}", format_size(memory.size), memory.base),
+        );
+    }
+    line(
+        "shared area",
+        format!(
+            "{} at {:#x}",
+            format_size(info.shared_size),
+            info.shared_base
+        ),
+    );
+    if let Some(record) = &entry.image {
+        line(
+            "kernel",
+            format!("{} ({})", entry.kernel(), record.loaded.format),
+        );
+        if let Some(initrd) = &record.spec.initrd {
+            line("initrd", initrd.display().to_string());
+        }
+        line("command line", record.loaded.command_line.clone());
+    }
+    if info.entry != 0 {
+        line(
+            "image",
+            format!("{} bytes, entry {:#x}", info.image_bytes, info.entry),
+        );
+    }
+    // What the spawn itself says, as far as it says anything.
+    if let Ok(map) = instance.map_shared() {
+        if let Ok(header) = map.area().and_then(|area| area.header()) {
+            line("guest state", guest_state(header.guest_state).to_owned());
+            line("guest CPUs", header.guest_cpus.to_string());
+            line("heartbeat", header.heartbeat.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn guest_state(state: u32) -> &'static str {
+    use multikernel::abi;
+    match state {
+        abi::GUEST_SILENT => "silent (no guest support, or not up yet)",
+        abi::GUEST_RUNNING => "running",
+        abi::GUEST_POWEROFF => "powered off",
+        abi::GUEST_RESTART => "asked for a restart",
+        abi::GUEST_PANIC => "panicked",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! mkctl: create, load, start, watch and stop multikernel instances.
+//!
+//! A thin face of the `multikernel` library: each verb is a few calls of it and what is printed.
+
+mod args;
+mod console;
+mod instance;
+mod list;
+mod pool;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use multikernel::Result;
+
+use args::{Cli, PoolVerb, Verb};
+
+fn main() -> ExitCode {
+    // clap ends a wrong command line with status 2 by itself.
+    let cli = Cli::parse();
+    match dispatch(cli.verb) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("mkctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<ExitCode> {
+    let done = match verb {
+        Verb::Doctor { json } => return list::doctor(json.json),
+        Verb::Pool { verb, json } => match verb {
+            None => list::pool(json.json),
+            Some(PoolVerb::Show { json: inner }) => list::pool(json.json || inner.json),
+            Some(PoolVerb::Grow {
+                size,
+                node,
+                below_4g,
+                above_4g,
+            }) => pool::grow(size, node, below_4g, above_4g),
+            Some(PoolVerb::Shrink { size, base }) => pool::shrink(size, base),
+        },
+        Verb::Create {
+            name,
+            resources,
+            json,
+        } => instance::create(&name, &resources, json.json),
+        Verb::Load { name, image } => instance::load(&name, &image),
+        Verb::Unload { name } => instance::unload(&name),
+        Verb::Start { name } => instance::start(&name),
+        Verb::Stop { name, timeout } => instance::stop(&name, timeout),
+        Verb::Kill { name } => instance::kill(&name),
+        Verb::Rm { name, force } => instance::rm(&name, force),
+        Verb::Ps { json } => list::ps(json.json),
+        Verb::Inspect { name, json } => list::inspect(&name, json.json),
+        Verb::Logs(args) => return console::logs(&args),
+        Verb::Console { name, linger } => console::attach_by_name(&name, linger),
+        Verb::Run(args) => return run::run(&args),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bindings to `include/uapi/linux/multikernel.h`: structures, constants, ioctl numbers.
+//!
+//! Everything but the ioctl numbers and the parts of kexec_load(2) is generated from the header at
+//! build time; see there for what each thing means. Nothing here does anything.
+
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks)]
+mod bindings {
+    include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+}
+
+pub use bindings::*;
+
+/// `_IO(MULTIKERNEL_IOCTL_TYPE, command)`: bindgen does not evaluate macros with parameters.
+const fn io(command: u32) -> libc::Ioctl {
+    ((MULTIKERNEL_IOCTL_TYPE << 8) | command) as libc::Ioctl
+}
+
+/// See the header.
+pub const MULTIKERNEL_IOCTL_HOST_INFO: libc::Ioctl = io(MULTIKERNEL_CMD_HOST_INFO);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_POOL_GROW: libc::Ioctl = io(MULTIKERNEL_CMD_POOL_GROW);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_POOL_SHRINK: libc::Ioctl = io(MULTIKERNEL_CMD_POOL_SHRINK);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_MEMORY: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_MEMORY);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_CPUS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_CPUS);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_INSTANCES: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_INSTANCES);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_CREATE: libc::Ioctl = io(MULTIKERNEL_CMD_CREATE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_OPEN: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_GET_INFO: libc::Ioctl = io(MULTIKERNEL_CMD_GET_INFO);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_START: libc::Ioctl = io(MULTIKERNEL_CMD_START);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_STOP: libc::Ioctl = io(MULTIKERNEL_CMD_STOP);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_DESTROY: libc::Ioctl = io(MULTIKERNEL_CMD_DESTROY);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_RING: libc::Ioctl = io(MULTIKERNEL_CMD_RING);
+
+/// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
+pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;
+
+/// `struct kexec_segment` of `<linux/kexec.h>`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct kexec_segment {
+    /// The bytes to copy; may be null if `bufsz` is 0.
+    pub buf: *const libc::c_void,
+    /// How many bytes to copy.
+    pub bufsz: usize,
+    /// Physical address, aligned to a page.
+    pub mem: u64,
+    /// Size there, a multiple of a page; what `buf` does not fill is zeroed.
+    pub memsz: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::size_of;
+
+    /// The numbers are user ABI: they are written out here so that no edit changes one unseen.
+    #[test]
+    fn ioctl_numbers() {
+        let numbers = [
+            (MULTIKERNEL_IOCTL_HOST_INFO, 0xb900),
+            (MULTIKERNEL_IOCTL_POOL_GROW, 0xb901),
+            (MULTIKERNEL_IOCTL_POOL_SHRINK, 0xb902),
+            (MULTIKERNEL_IOCTL_LIST_MEMORY, 0xb903),
+            (MULTIKERNEL_IOCTL_LIST_CPUS, 0xb904),
+            (MULTIKERNEL_IOCTL_LIST_INSTANCES, 0xb905),
+            (MULTIKERNEL_IOCTL_CREATE, 0xb906),
+            (MULTIKERNEL_IOCTL_OPEN, 0xb907),
+            (MULTIKERNEL_IOCTL_GET_INFO, 0xb940),
+            (MULTIKERNEL_IOCTL_START, 0xb941),
+            (MULTIKERNEL_IOCTL_STOP, 0xb942),
+            (MULTIKERNEL_IOCTL_DESTROY, 0xb943),
+            (MULTIKERNEL_IOCTL_RING, 0xb944),
+        ];
+        for (number, expected) in numbers {
+            assert_eq!(number, expected);
+            // What libc makes of `_IO()`.
+            assert_eq!(number, libc::_IO(0xb9, (expected & 0xff) as u32));
+        }
+    }
+
+    /// No structure has padding, so none can carry bytes that the kernel would have to refuse.
+    #[test]
+    fn structure_sizes() {
+        assert_eq!(size_of::<multikernel_cpu>(), 24);
+        assert_eq!(size_of::<multikernel_range>(), 32);
+        assert_eq!(size_of::<multikernel_ioctl_host_info>(), 56);
+        assert_eq!(size_of::<multikernel_ioctl_pool>(), 32);
+        assert_eq!(size_of::<multikernel_ioctl_list>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_create>(), 112);
+        assert_eq!(size_of::<multikernel_ioctl_open>(), 80);
+        assert_eq!(size_of::<multikernel_ioctl_get_info>(), 144);
+        assert_eq!(size_of::<multikernel_ioctl_start>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_stop>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_simple>(), 8);
+        assert_eq!(size_of::<kexec_segment>(), 32);
+    }
+
+    #[test]
+    fn kexec_flags() {
+        assert_eq!(KEXEC_MULTIKERNEL, 0x10);
+        assert_eq!(
+            MULTIKERNEL_ID_MAX << KEXEC_MULTIKERNEL_ID_SHIFT,
+            KEXEC_MULTIKERNEL_ID_MASK
+        );
+    }
+}

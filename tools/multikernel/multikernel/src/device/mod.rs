@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/multikernel`: every ioctl, kexec_load(2) and the mapped shared area, typed.
+//!
+//! [`Host`] is the device itself, [`Instance`] the fd of an instance. All system calls of the
+//! library that concern instances are in `syscall`.
+
+mod host;
+mod instance;
+mod syscall;
+
+use std::fmt;
+
+use multikernel_sys as sys;
+use serde::Serialize;
+
+use crate::layout::Range;
+
+pub use host::{CreateRequest, Host, HostInfo, DEVICE};
+pub use instance::{Instance, InstanceInfo};
+pub use syscall::SharedMap;
+
+/// Who owns a CPU or a piece of memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// The host kernel uses it.
+    Host,
+    /// In the pool, lent to nobody.
+    Pool,
+    /// Lent to an instance.
+    Instance,
+    /// On the way from one to another.
+    Transition,
+    /// Something that this library does not know.
+    Unknown,
+}
+
+impl Owner {
+    fn from_abi(owner: u32) -> Self {
+        match owner {
+            sys::MULTIKERNEL_OWNER_HOST => Self::Host,
+            sys::MULTIKERNEL_OWNER_POOL => Self::Pool,
+            sys::MULTIKERNEL_OWNER_INSTANCE => Self::Instance,
+            sys::MULTIKERNEL_OWNER_TRANSITION => Self::Transition,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Host => "host",
+            Self::Pool => "pool",
+            Self::Instance => "instance",
+            Self::Transition => "transition",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// State of an instance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Being created.
+    Empty,
+    /// Holds CPUs and memory, no image.
+    Ready,
+    /// Has an image that can be started.
+    Loaded,
+    /// Its kernel runs.
+    Running,
+    /// A stop is being confirmed.
+    Stopping,
+    /// Ended on request.
+    Stopped,
+    /// Ended by itself.
+    Crashed,
+    /// A CPU is not confirmed parked.
+    Failed,
+    /// Something that this library does not know.
+    Unknown,
+}
+
+impl State {
+    fn from_abi(state: u32) -> Self {
+        match state {
+            sys::MULTIKERNEL_STATE_EMPTY => Self::Empty,
+            sys::MULTIKERNEL_STATE_READY => Self::Ready,
+            sys::MULTIKERNEL_STATE_LOADED => Self::Loaded,
+            sys::MULTIKERNEL_STATE_RUNNING => Self::Running,
+            sys::MULTIKERNEL_STATE_STOPPING => Self::Stopping,
+            sys::MULTIKERNEL_STATE_STOPPED => Self::Stopped,
+            sys::MULTIKERNEL_STATE_CRASHED => Self::Crashed,
+            sys::MULTIKERNEL_STATE_FAILED => Self::Failed,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Whether its kernel may still be executing.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Stopping)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Empty => "empty",
+            Self::Ready => "ready",
+            Self::Loaded => "loaded",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Crashed => "crashed",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// Why an instance is stopped, crashed or failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// It is not.
+    None,
+    /// Stopped by force.
+    Forced,
+    /// Powered off or halted by itself.
+    Poweroff,
+    /// Asked to be restarted.
+    Restart,
+    /// Its kernel panicked.
+    Panic,
+    /// A CPU did not reach the park code.
+    NoConfirm,
+    /// Something that this library does not know.
+    Unknown,
+}
+
+impl Reason {
+    fn from_abi(reason: u32) -> Self {
+        match reason {
+            sys::MULTIKERNEL_REASON_NONE => Self::None,
+            sys::MULTIKERNEL_REASON_FORCED => Self::Forced,
+            sys::MULTIKERNEL_REASON_POWEROFF => Self::Poweroff,
+            sys::MULTIKERNEL_REASON_RESTART => Self::Restart,
+            sys::MULTIKERNEL_REASON_PANIC => Self::Panic,
+            sys::MULTIKERNEL_REASON_NO_CONFIRM => Self::NoConfirm,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "-",
+            Self::Forced => "forced",
+            Self::Poweroff => "poweroff",
+            Self::Restart => "restart",
+            Self::Panic => "panic",
+            Self::NoConfirm => "no-confirm",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// One CPU of the machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct CpuInfo {
+    /// The host's number of it.
+    pub cpu: u32,
+    /// Its APIC id.
+    pub apic_id: u32,
+    /// Its NUMA node.
+    pub node: Option<u32>,
+    /// Who owns it.
+    pub owner: Owner,
+    /// The instance that has it, 0 if none.
+    pub id: u32,
+    /// Whether the host runs on it.
+    pub online: bool,
+}
+
+impl CpuInfo {
+    fn from_abi(cpu: &sys::multikernel_cpu) -> Self {
+        Self {
+            cpu: cpu.cpu,
+            apic_id: cpu.apic_id,
+            node: u32::try_from(cpu.nid).ok(),
+            owner: Owner::from_abi(cpu.owner),
+            id: cpu.id,
+            online: cpu.online != 0,
+        }
+    }
+}
+
+/// One piece of memory of the pool or of an instance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct MemoryInfo {
+    /// Physical address.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Its NUMA node.
+    pub node: Option<u32>,
+    /// Who owns it.
+    pub owner: Owner,
+    /// The instance that has it, 0 if none.
+    pub id: u32,
+    /// Set aside at boot: it cannot leave the pool.
+    pub boot: bool,
+    /// Pages below 1 MiB.
+    pub low: bool,
+}
+
+impl MemoryInfo {
+    fn from_abi(range: &sys::multikernel_range) -> Self {
+        Self {
+            base: range.base,
+            size: range.size,
+            node: u32::try_from(range.nid).ok(),
+            owner: Owner::from_abi(range.owner),
+            id: range.id,
+            boot: range.flags & sys::MULTIKERNEL_RANGE_BOOT != 0,
+            low: range.flags & sys::MULTIKERNEL_RANGE_LOW != 0,
+        }
+    }
+
+    /// As an address range.
+    pub fn range(&self) -> Range {
+        Range::new(self.base, self.size)
+    }
+}
+
+/// `sizeof` as the first field of every request has it.
+const fn size_field<T>() -> u32 {
+    size_of::<T>() as u32
+}
+
+/// A name as the user ABI has it; longer ones are cut to what the kernel then refuses.
+fn name_field(name: &str) -> [u8; sys::MULTIKERNEL_NAME_LENGTH as usize] {
+    let mut field = [0; sys::MULTIKERNEL_NAME_LENGTH as usize];
+    let count = name.len().min(field.len());
+    field[..count].copy_from_slice(&name.as_bytes()[..count]);
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(&name_field("web")[..4], b"web\0");
+        assert_eq!(name_field(&"a".repeat(99)), [b'a'; 64]);
+    }
+
+    #[test]
+    fn values_from_a_newer_kernel_are_unknown() {
+        assert_eq!(Owner::from_abi(99), Owner::Unknown);
+        assert_eq!(State::from_abi(99), State::Unknown);
+        assert_eq!(Reason::from_abi(99), Reason::Unknown);
+    }
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The system calls, as safe functions over the structures of the user ABI.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::AtomicU64;
+
+use multikernel_sys as sys;
+
+use crate::boot::Segment;
+use crate::shared::{Area, SharedError};
+
+/// A structure of the user ABI that contains no pointer, together with the ioctl that takes it.
+///
+/// # Safety
+///
+/// `NUMBER` is an ioctl that takes a pointer to `Self`, and whatever memory `Self` points to is
+/// valid for what the kernel does with it for as long as the value can be passed to [`ioctl`].
+pub unsafe trait Request {
+    /// The ioctl number.
+    const NUMBER: libc::Ioctl;
+}
+
+macro_rules! plain_requests {
+    ($($(#[$doc:meta])* $name:ident($structure:ty) = $number:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name(pub $structure);
+
+        // SAFETY: The number is that of the header for this structure, and the structure has no
+        // pointers in it.
+        unsafe impl Request for $name {
+            const NUMBER: libc::Ioctl = $number;
+        }
+    )*};
+}
+
+plain_requests! {
+    HostInfo(sys::multikernel_ioctl_host_info) = sys::MULTIKERNEL_IOCTL_HOST_INFO;
+    PoolGrow(sys::multikernel_ioctl_pool) = sys::MULTIKERNEL_IOCTL_POOL_GROW;
+    PoolShrink(sys::multikernel_ioctl_pool) = sys::MULTIKERNEL_IOCTL_POOL_SHRINK;
+    Open(sys::multikernel_ioctl_open) = sys::MULTIKERNEL_IOCTL_OPEN;
+    Start(sys::multikernel_ioctl_start) = sys::MULTIKERNEL_IOCTL_START;
+    Stop(sys::multikernel_ioctl_stop) = sys::MULTIKERNEL_IOCTL_STOP;
+    Destroy(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_DESTROY;
+    Ring(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_RING;
+}
+
+/// Calls an ioctl whose structure has no pointers.
+pub fn ioctl<R: Request>(fd: BorrowedFd<'_>, request: &mut R) -> io::Result<()> {
+    // SAFETY: By the contract of `Request`, the kernel reads and writes one `R` at this address.
+    unsafe { ioctl_raw(fd, R::NUMBER, ptr::from_mut(request).cast()) }
+}
+
+/// # Safety
+///
+/// `argument` and what it points to must be valid for what the kernel does in this ioctl.
+unsafe fn ioctl_raw(
+    fd: BorrowedFd<'_>,
+    number: libc::Ioctl,
+    argument: *mut libc::c_void,
+) -> io::Result<()> {
+    // SAFETY: By the contract of this function.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), number, argument) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Fills a list by one of the LIST ioctls; says how many elements there are, which may be more than
+/// fitted.
+pub fn list<T: ListElement>(fd: BorrowedFd<'_>, items: &mut [T]) -> io::Result<usize> {
+    let mut request = sys::multikernel_ioctl_list {
+        size: super::size_field::<sys::multikernel_ioctl_list>(),
+        nr: count_field(items.len()),
+        items: items.as_mut_ptr() as u64,
+    };
+    // SAFETY: The kernel writes at most `nr` elements to `items`, and a `T` may be any bytes.
+    unsafe { ioctl_raw(fd, T::NUMBER, ptr::from_mut(&mut request).cast()) }?;
+    Ok(request.nr as usize)
+}
+
+/// Element of a list that the kernel fills.
+///
+/// # Safety
+///
+/// `NUMBER` is the LIST ioctl whose elements have the layout of `Self`, and any bytes are a valid
+/// `Self`.
+pub unsafe trait ListElement: Copy + Default {
+    /// The ioctl number.
+    const NUMBER: libc::Ioctl;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_range {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_MEMORY;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_cpu {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_CPUS;
+}
+
+// SAFETY: By the header; an integer.
+unsafe impl ListElement for u32 {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_INSTANCES;
+}
+
+fn count_field(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// GET_INFO with room for these lists.
+pub fn get_info(
+    fd: BorrowedFd<'_>,
+    cpus: &mut [sys::multikernel_cpu],
+    ranges: &mut [sys::multikernel_range],
+) -> io::Result<sys::multikernel_ioctl_get_info> {
+    let mut request = sys::multikernel_ioctl_get_info {
+        size: super::size_field::<sys::multikernel_ioctl_get_info>(),
+        nr_cpus: count_field(cpus.len()),
+        nr_ranges: count_field(ranges.len()),
+        cpus: cpus.as_mut_ptr() as u64,
+        ranges: ranges.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let argument = ptr::from_mut(&mut request).cast();
+    // SAFETY: The kernel writes at most as many elements as there is room for, integers only.
+    unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_GET_INFO, argument) }?;
+    Ok(request)
+}
+
+/// CREATE; returns the id and the new fd.
+pub fn create(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    cpus: &[u32],
+    ranges: &[sys::multikernel_range],
+    low_bytes: u32,
+) -> io::Result<(u32, OwnedFd)> {
+    let mut request = sys::multikernel_ioctl_create {
+        size: super::size_field::<sys::multikernel_ioctl_create>(),
+        name: super::name_field(name),
+        nr_cpus: count_field(cpus.len()),
+        nr_ranges: count_field(ranges.len()),
+        cpus: cpus.as_ptr() as u64,
+        ranges: ranges.as_ptr() as u64,
+        low_bytes,
+        fd: -1,
+        ..Default::default()
+    };
+    let argument = ptr::from_mut(&mut request).cast();
+    // SAFETY: The kernel reads both arrays, of the given lengths, and writes `request`.
+    unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_CREATE, argument) }?;
+    Ok((request.id, owned(request.fd)?))
+}
+
+/// OPEN by id, or by name where `id` is 0; returns the id and the new fd.
+pub fn open(fd: BorrowedFd<'_>, id: u32, name: &str) -> io::Result<(u32, OwnedFd)> {
+    let mut request = Open(sys::multikernel_ioctl_open {
+        size: super::size_field::<sys::multikernel_ioctl_open>(),
+        id,
+        name: super::name_field(name),
+        fd: -1,
+        reserved: 0,
+    });
+    ioctl(fd, &mut request)?;
+    Ok((request.0.id, owned(request.0.fd)?))
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: The kernel has just made this fd for us; nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// kexec_load(2) into an instance; no segments unload.
+pub fn kexec_load(id: u32, entry: u64, segments: &[Segment<'_>]) -> io::Result<()> {
+    let segments: Vec<sys::kexec_segment> = segments
+        .iter()
+        .map(|segment| sys::kexec_segment {
+            buf: segment.data.as_ptr().cast(),
+            bufsz: segment.data.len(),
+            mem: segment.range.base,
+            memsz: segment.range.size as usize,
+        })
+        .collect();
+    let id = (u64::from(id) << sys::KEXEC_MULTIKERNEL_ID_SHIFT)
+        & u64::from(sys::KEXEC_MULTIKERNEL_ID_MASK);
+    let flags = sys::KEXEC_ARCH_X86_64 | u64::from(sys::KEXEC_MULTIKERNEL) | id;
+    // SAFETY: The kernel reads the array and the buffers that it names; both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_load,
+            entry,
+            segments.len(),
+            segments.as_ptr(),
+            flags,
+        )
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The mapped shared area of an instance.
+#[derive(Debug)]
+pub struct SharedMap {
+    start: NonNull<AtomicU64>,
+    bytes: usize,
+}
+
+impl SharedMap {
+    /// Maps the first `bytes` bytes.
+    pub fn new(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        // SAFETY: A new mapping at an address of the kernel's choice touches no other memory.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { start, bytes })
+    }
+
+    /// The area, for [`crate::shared`].
+    pub fn area(&self) -> Result<Area<'_>, SharedError> {
+        // SAFETY: The mapping is aligned to a page, `bytes` long, and lives as long as `self`.
+        // What the spawn changes in it is read and written by atomic accesses only.
+        let words = unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes / 8) };
+        Area::new(words)
+    }
+}
+
+impl Drop for SharedMap {
+    fn drop(&mut self) {
+        // SAFETY: This is the mapping that `new` made; no borrow of it is left.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
