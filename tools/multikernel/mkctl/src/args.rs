@@ -10,8 +10,9 @@ use multikernel::spec::{self, CpuList, MemoryRequest};
 
 /// Run several Linux kernels side by side on one machine, without a hypervisor.
 ///
-/// An instance holds CPUs and memory that the host lent to it, and runs a Linux kernel of its own on
-/// them. 'mkctl doctor' tells whether this machine can do that; 'mkctl run' does all of it in one.
+/// An instance holds CPUs and memory that the host lent to it, and runs a Linux kernel of its own
+/// on them. 'mkctl doctor' tells whether this machine can do that; 'mkctl run' does all of it in
+/// one.
 ///
 /// Exit status: 0 if all went well, 1 if it failed, 2 if the command line is wrong.
 #[derive(Debug, Parser)]
@@ -192,6 +193,9 @@ pub struct ImageArgs {
     /// the console
     #[arg(long, value_name = "UART")]
     pub uart: Vec<Uart>,
+    /// Have the kernel run as it would on a machine of its own, even if it has guest support
+    #[arg(long)]
+    pub no_guest: bool,
 }
 
 #[derive(Args, Debug)]

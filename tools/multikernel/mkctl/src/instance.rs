@@ -20,6 +20,7 @@ pub fn load_spec(image: &ImageArgs) -> Result<LoadSpec> {
         append: image.append.clone(),
         fast: image.fast,
         uarts: image.uart.clone(),
+        guest: !image.no_guest,
     })
 }
 

@@ -3,8 +3,8 @@
 //! The ACPI tables that describe an instance to its kernel.
 //!
 //! Hardware-reduced ACPI without interrupt controllers but local APICs: with these tables Linux
-//! touches no PIC, PIT, HPET, RTC, i8042 or IO-APIC, all of which belong to the host. The one IO-APIC
-//! in them is a decoy, see [`Platform::ioapic`].
+//! touches no PIC, PIT, HPET, RTC, i8042 or IO-APIC, all of which belong to the host. The one
+//! IO-APIC in them is a decoy, see [`Platform::ioapic`].
 //!
 //! | table | what it says |
 //! | --- | --- |
@@ -76,8 +76,9 @@ pub struct Platform {
     ///
     /// Without an IO-APIC in the MADT, Linux looks for one in the BIOS's MP table
     /// (default_get_smp_config(), arch/x86/kernel/mpparse.c) and finds the host's, and it programs
-    /// the PIC's edge/level register for ACPI (acpi_pic_sci_set_trigger()). One whose registers read
-    /// as all ones it lists and does not use (bad_ioapic_register(), arch/x86/kernel/apic/io_apic.c).
+    /// the PIC's edge/level register for ACPI (acpi_pic_sci_set_trigger()). One whose registers
+    /// read as all ones it lists and does not use (bad_ioapic_register(),
+    /// arch/x86/kernel/apic/io_apic.c).
     pub ioapic: u32,
     /// UARTs that are lent to the instance.
     pub uarts: Vec<Uart>,

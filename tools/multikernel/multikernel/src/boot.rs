@@ -48,6 +48,8 @@ pub struct Target {
     pub several_nodes: bool,
     /// TSC frequency in kHz, 0 if not known.
     pub tsc_khz: u32,
+    /// The host itself keeps its time by the TSC.
+    pub tsc_trusted: bool,
     /// The most segments that the kernel takes.
     pub segments_max: usize,
 }
@@ -63,6 +65,8 @@ pub struct Recipe<'a> {
     pub append: &'a str,
     /// UARTs lent to the instance.
     pub uarts: &'a [Uart],
+    /// Tell the kernel of its shared area, so that it uses its guest support if it has that.
+    pub guest: bool,
 }
 
 /// Bytes and where they go; the rest of the range is zeroed.
@@ -130,7 +134,8 @@ pub fn prepare<'a>(target: &Target, recipe: &Recipe<'a>) -> Result<Prepared<'a>,
     let image = recipe.image;
     let defaults = Defaults {
         tsc_khz: target.tsc_khz,
-        shared: target.shared.base,
+        tsc_trusted: target.tsc_trusted,
+        shared: recipe.guest.then_some(target.shared.base),
         uarts: recipe.uarts,
     };
     let command_line =
@@ -273,6 +278,7 @@ mod tests {
             machine_apic_ids: vec![0, 1, 2, 3],
             several_nodes: false,
             tsc_khz: 2_000_000,
+            tsc_trusted: true,
             segments_max: 16,
         }
     }
@@ -306,6 +312,7 @@ mod tests {
             initrd: Some(&initrd),
             append: "quiet",
             uarts: &[],
+            guest: true,
         };
         let prepared = prepare(&target, &recipe).unwrap();
         check(&target, &prepared);
@@ -331,6 +338,7 @@ mod tests {
             initrd: None,
             append: "",
             uarts: &[],
+            guest: true,
         };
         let prepared = prepare(&target, &recipe).unwrap();
         check(&target, &prepared);
@@ -348,6 +356,7 @@ mod tests {
             initrd: None,
             append: &append,
             uarts: &[],
+            guest: true,
         };
         let error = prepare(&target, &recipe).unwrap_err();
         assert!(matches!(error, BootError::CommandLineLength { .. }));

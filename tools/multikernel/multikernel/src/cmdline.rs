@@ -83,8 +83,10 @@ impl TryFrom<String> for Uart {
 pub struct Defaults<'a> {
     /// TSC frequency in kHz, 0 if not known.
     pub tsc_khz: u32,
-    /// Physical address of the instance's shared area.
-    pub shared: u64,
+    /// The host itself keeps its time by the TSC.
+    pub tsc_trusted: bool,
+    /// Physical address of the instance's shared area; `None` leaves guest support out.
+    pub shared: Option<u64>,
     /// UARTs lent to the instance.
     pub uarts: &'a [Uart],
 }
@@ -108,8 +110,14 @@ impl Defaults<'_> {
             // There is no timer but the TSC itself to calibrate it with.
             words.push(format!("tsc_early_khz={}", self.tsc_khz));
         }
-        // A kernel without guest support does not know this word, and passes it to init.
-        words.push(format!("multikernel={:#x}", self.shared));
+        if self.tsc_trusted {
+            // A TSC that the host trusted is not to be given up: there is no other clock.
+            words.push("tsc=reliable".into());
+        }
+        if let Some(shared) = self.shared {
+            // A kernel without guest support does not know this word, and passes it to init.
+            words.push(format!("multikernel={shared:#x}"));
+        }
         words.extend(self.uart_words());
         words
     }
@@ -162,7 +170,8 @@ mod tests {
         let uarts: Vec<Uart> = uarts.iter().map(|uart| uart.parse().unwrap()).collect();
         let defaults = Defaults {
             tsc_khz: 2_400_000,
-            shared: 0x2ffe_0000,
+            tsc_trusted: true,
+            shared: Some(0x2ffe_0000),
             uarts: &uarts,
         };
         command_line(&defaults, append).unwrap()
@@ -173,7 +182,7 @@ mod tests {
         assert_eq!(
             line(&[], " quiet spawn.run=/x "),
             "no_ipi_broadcast=1 pci=off no5lvl panic=0 tsc_early_khz=2400000 \
-             multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 quiet spawn.run=/x"
+             tsc=reliable multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 quiet spawn.run=/x"
         );
     }
 
@@ -209,13 +218,16 @@ mod tests {
         }
         let defaults = Defaults {
             tsc_khz: 0,
-            shared: 0,
+            tsc_trusted: false,
+            shared: None,
             uarts: &[],
         };
         assert!(command_line(&defaults, "a\nb").is_err());
         assert!(command_line(&defaults, "a\0").is_err());
-        assert!(!command_line(&defaults, "")
-            .unwrap()
-            .contains("tsc_early_khz"));
+        let line = command_line(&defaults, "").unwrap();
+        assert!(
+            !line.contains("tsc") && !line.contains("multikernel"),
+            "{line}"
+        );
     }
 }

@@ -14,7 +14,10 @@ fn cause(errno: i32) -> (&'static str, Option<&'static str>) {
     match errno {
         libc::EPERM => (
             "the kernel does not permit it",
-            Some("Run as root (CAP_SYS_BOOT), on a kernel that is not locked down; 'mkctl doctor' tells which it is"),
+            Some(
+                "Run as root (CAP_SYS_BOOT), on a kernel that is not locked down; \
+                 'mkctl doctor' tells which it is",
+            ),
         ),
         libc::ENOTTY | libc::ENOSYS => (
             "the running kernel does not know this call",
@@ -24,14 +27,23 @@ fn cause(errno: i32) -> (&'static str, Option<&'static str>) {
             "this mkctl is newer than the running kernel",
             Some("Use the mkctl that was built with this kernel"),
         ),
-        libc::EINVAL => ("the kernel found a value in the request that is out of its range", None),
+        libc::EINVAL => (
+            "the kernel found a value in the request that is out of its range",
+            None,
+        ),
         libc::EEXIST => (
             "an instance of this name exists",
             Some("Choose another name, or remove that one with 'mkctl rm'"),
         ),
-        libc::ENOENT => ("there is no such instance", Some("'mkctl ps' lists those there are")),
+        libc::ENOENT => (
+            "there is no such instance",
+            Some("'mkctl ps' lists those there are"),
+        ),
         libc::ESTALE => ("the instance has been removed meanwhile", None),
-        libc::ENODEV => ("a CPU of that number does not exist on this machine", Some(CPUS)),
+        libc::ENODEV => (
+            "a CPU of that number does not exist on this machine",
+            Some(CPUS),
+        ),
         libc::ENETDOWN => (
             "one of the CPUs is offline",
             Some("Bring it online first, by writing 1 to /sys/devices/system/cpu/cpuN/online"),

@@ -15,6 +15,9 @@ use crate::image::{Image, ImageError};
 use crate::layout::LayoutError;
 use crate::{Error, Result};
 
+/// Where the host says by what it keeps its time.
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
 /// What to load: what the user said, to be remembered and done again.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LoadSpec {
@@ -28,6 +31,8 @@ pub struct LoadSpec {
     pub fast: bool,
     /// UARTs lent to the instance.
     pub uarts: Vec<Uart>,
+    /// Let the kernel use its guest support.
+    pub guest: bool,
 }
 
 /// What was loaded.
@@ -115,6 +120,7 @@ fn target(host: &Host, info: &InstanceInfo) -> Result<Target> {
         machine_apic_ids: machine.iter().map(|cpu| cpu.apic_id).collect(),
         several_nodes,
         tsc_khz: host_info.tsc_khz,
+        tsc_trusted: fs::read_to_string(CLOCK_SOURCE).is_ok_and(|name| name.trim() == "tsc"),
         segments_max: host_info.segments_max as usize,
     })
 }
@@ -158,6 +164,7 @@ pub fn load(host: &Host, instance: &Instance, spec: &LoadSpec) -> Result<Loaded>
         initrd: initrd.as_deref(),
         append: &spec.append,
         uarts: &spec.uarts,
+        guest: spec.guest,
     };
     let target = target(host, &instance.info()?)?;
     let prepared = boot::prepare(&target, &recipe).map_err(|error| explain_boot(&asked, &error))?;
@@ -182,6 +189,7 @@ mod tests {
             append: String::new(),
             fast: false,
             uarts: Vec::new(),
+            guest: true,
         }
     }
 

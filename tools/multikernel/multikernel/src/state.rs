@@ -146,6 +146,7 @@ mod tests {
             append: "quiet".into(),
             fast: true,
             uarts: vec!["ttyS2".parse().unwrap()],
+            guest: true,
         };
         let loaded = Loaded {
             format: "vmlinux".into(),

@@ -26,6 +26,7 @@ fn target(base: u64) -> Target {
         cpus: vec![cpu(2), cpu(3)],
         machine_apic_ids: (0..4).collect(),
         several_nodes: false,
+        tsc_trusted: true,
         tsc_khz: 2_000_000,
         segments_max: 16,
     }
@@ -38,6 +39,7 @@ fn check(what: &str, image: &Image<'_>) {
         initrd: None,
         append: "quiet",
         uarts: &[],
+        guest: true,
     };
     for base in [16 * MIB, 512 * MIB, 5 << 30] {
         let prepared = prepare(&target(base), &recipe).expect("it fits into 256 MiB");
