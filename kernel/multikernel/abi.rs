@@ -4,10 +4,11 @@
 //!
 //! The shared area of an instance is [`SHARED_SIZE`] bytes of the host's memory, apart from the
 //! ranges that are lent. The host writes the header before each start; the spawn, if it has guest
-//! support, finds the area by `multikernel=ADDRESS` on its command line. The same file is compiled into the host kernel, the
-//! spawn kernel, `mkctl` and the tests, and it is a wire format: fields are little-endian, of fixed
-//! width, only ever appended, and every offset is asserted below. Nothing here is trusted by the
-//! side that reads it: each field is copied once, checked, then used.
+//! support, finds the area by `multikernel=ADDRESS` on its command line. The same file is compiled
+//! into the host kernel, the spawn kernel, `mkctl` and the tests, and it is a wire format: fields
+//! are little-endian, of fixed width, only ever appended, and every offset is asserted below.
+//! Nothing here is trusted by the side that reads it: each field is copied once, checked, then
+//! used.
 //!
 //! | offset | bytes | what |
 //! | --- | --- | --- |

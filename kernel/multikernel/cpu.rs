@@ -83,14 +83,21 @@ fn take_offline(cpu: CpuId) -> Result {
     }
 }
 
+/// How often the host tries to bring a CPU online. Its own hotplug code gives up on a CPU that has
+/// missed its SIPIs.
+const ONLINE_TRIES: usize = 3;
+
 fn bring_online(cpu: CpuId) -> Result {
-    // SAFETY: In process context, no lock held.
-    let result = unsafe { bindings::add_cpu(cpu.as_u32()) };
-    // 1: it is online already, because somebody else was faster.
-    if result < 0 {
-        return Err(Error::from_errno(result));
+    let mut result = Ok(());
+    for _ in 0..ONLINE_TRIES {
+        // SAFETY: In process context, no lock held.
+        result = match unsafe { bindings::add_cpu(cpu.as_u32()) } {
+            // 1: it is online already, because somebody else was faster.
+            0 | 1 => return Ok(()),
+            error => Err(Error::from_errno(error)),
+        };
     }
-    Ok(())
+    result
 }
 
 impl Cpu<Parked> {
@@ -113,6 +120,7 @@ impl Cpu<Parked> {
             pr_err!("CPU {} did not reach the park code\n", number.as_u32());
             return Err((slot, error));
         }
+        slot.rest();
         // INVARIANT: The host left it, and the ledger keeps the host from starting it.
         Ok(Self {
             number,
@@ -135,7 +143,12 @@ impl Cpu<Parked> {
     /// # Errors
     ///
     /// `ETIMEDOUT` if it did not confirm; it may yet enter.
-    unsafe fn enter(mut self, tables: &IdentityMap, entry: u64, argument: u64) -> (Cpu<Spawn>, Result) {
+    unsafe fn enter(
+        mut self,
+        tables: &IdentityMap,
+        entry: u64,
+        argument: u64,
+    ) -> (Cpu<Spawn>, Result) {
         // SAFETY: Passed on to the caller.
         unsafe { self.slot.enter(tables.root(), entry, argument) };
         let confirmed = self.slot.confirm_entered();
@@ -227,7 +240,7 @@ const ROUNDS: usize = 16;
 ///
 /// INIT cannot be refused. But while one CPU is stopped, another that still runs may start it anew:
 /// a spawn kernel that is just bringing its CPUs up does so. So when all have confirmed there is a
-/// roll call by NMI, which only the park code answers. A CPU can be taken out of the park code only
+/// roll call through the mailboxes, which only the park code answers. A CPU can be taken out of the park code only
 /// by one that runs a spawn kernel; if all answer, then at the beginning of the roll call none did,
 /// and so none ever will.
 ///
@@ -249,12 +262,16 @@ pub(crate) fn park_all(cpus: &mut [Held]) -> Result {
         for slot in cpus.iter_mut().filter_map(Held::slot) {
             slot.call_roll();
         }
-        let present = cpus
+        let absent = cpus
             .iter_mut()
             .filter_map(Held::slot)
-            .fold(true, |all, slot| slot.is_present() && all);
-        if present {
+            .filter(|slot| !slot.is_present())
+            .count();
+        if absent == 0 {
             for cpu in cpus {
+                if let Some(slot) = cpu.slot() {
+                    slot.rest();
+                }
                 cpu.change(|cpu| match cpu {
                     Held::Spawn(cpu) => Held::Parked(cpu.into_state()),
                     other => other,

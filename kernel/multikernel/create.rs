@@ -107,7 +107,11 @@ fn reserve(
     if registry.closed {
         return Err(EBUSY);
     }
-    if registry.instances.iter().any(|other| other.name == wanted.name) {
+    if registry
+        .instances
+        .iter()
+        .any(|other| other.name == wanted.name)
+    {
         return Err(EEXIST);
     }
     let id = registry.free_id()?;
@@ -223,7 +227,7 @@ fn take_memory(
 
 type Unfurnished = (KVec<Region>, Region, Error);
 
-/// Does what [`reserve`] wrote down: zeroes the memory, builds page tables, takes the CPUs.
+/// Does what [`reserve`] wrote down: builds page tables, takes the CPUs.
 fn furnish(
     subsystem: &Subsystem,
     id: InstanceId,
@@ -262,7 +266,6 @@ fn prepare_memory(
     tables.map(shared.phys(), crate::abi::SHARED_SIZE)?;
     for region in Iterator::chain(memory.iter(), [low]) {
         tables.map(region.base(), region.size())?;
-        region.zero(region.base(), region.size())?;
     }
     Ok(tables)
 }
@@ -318,9 +321,7 @@ fn return_cpus(subsystem: &Subsystem, id: InstanceId, held: KVec<Held>) {
         let (number, slot) = cpu.into_slot();
         let mut registry = subsystem.lock();
         registry.slots.give_back(slot);
-        registry
-            .cpus
-            .set(number.as_u32(), CpuOwner::Returning(id));
+        registry.cpus.set(number.as_u32(), CpuOwner::Returning(id));
         drop(registry);
         cpu::return_to_host(number);
         subsystem.lock().cpus.give_back(number.as_u32());
@@ -375,6 +376,10 @@ pub(crate) fn destroy(subsystem: &Subsystem, handle: Handle) -> Result {
     } = holdings;
     return_cpus(subsystem, handle.id, cpus);
     drop(tables);
+    for region in Iterator::chain(memory.iter(), [&low]) {
+        // Cannot fail: it is the region's own range.
+        let _ = region.zero(region.base(), region.size());
+    }
     forget(subsystem, handle, memory, low);
     subsystem.unbar_shorthands();
     Ok(())

@@ -3,8 +3,8 @@
 //! `/dev/multikernel` and the instance fd: user requests in, answers out.
 //!
 //! Every structure is copied once, checked for form here, and handed on as a value of the
-//! subsystem's own types. What the ioctls mean is in `include/uapi/linux/multikernel.h`. No state of
-//! its own; the registry's mutex is held only to look things up.
+//! subsystem's own types. What the ioctls mean is in `include/uapi/linux/multikernel.h`. No state
+//! of its own; the registry's mutex is held only to look things up.
 
 use kernel::{
     bindings,
@@ -285,6 +285,14 @@ fn memory_request(range: &uapi::multikernel_range) -> Result<Request> {
     })
 }
 
+/// Whether two requests want the same byte; those that leave the address to us never do.
+fn overlap(one: &Request, other: &Request) -> bool {
+    let (Some(base), Some(other_base)) = (one.base, other.base) else {
+        return false;
+    };
+    base < other_base.saturating_add(other.size) && other_base < base.saturating_add(one.size)
+}
+
 fn create_instance(subsystem: &Subsystem, argument: usize) -> Result {
     let mut request = UserStruct::<uapi::multikernel_ioctl_create>::read(argument)?;
     let value = &request.value;
@@ -298,13 +306,16 @@ fn create_instance(subsystem: &Subsystem, argument: usize) -> Result {
         bytes if bytes % PAGE_SIZE == 0 && bytes <= create::MAX_LOW_BYTES => bytes,
         _ => return Err(EINVAL),
     };
-    let cpus: KVec<u32> =
-        user::read_array(value.cpus, value.nr_cpus, uapi::MULTIKERNEL_CPUS_MAX)?;
+    let cpus: KVec<u32> = user::read_array(value.cpus, value.nr_cpus, uapi::MULTIKERNEL_CPUS_MAX)?;
     let ranges: KVec<uapi::multikernel_range> =
         user::read_array(value.ranges, value.nr_ranges, uapi::MULTIKERNEL_RANGES_MAX)?;
     let mut memory = KVec::with_capacity(ranges.len(), GFP_KERNEL)?;
     for range in &ranges {
-        memory.push(memory_request(range)?, GFP_KERNEL)?;
+        let request = memory_request(range)?;
+        if memory.iter().any(|other| overlap(other, &request)) {
+            return Err(EINVAL);
+        }
+        memory.push(request, GFP_KERNEL)?;
     }
 
     let handle = create::create(
@@ -316,7 +327,7 @@ fn create_instance(subsystem: &Subsystem, argument: usize) -> Result {
             low_bytes,
         },
     )?;
-    let result = InstanceFile::new(subsystem, handle).and_then(|file| {
+    let result = InstanceFile::open(subsystem, handle).and_then(|file| {
         request.value.id = handle.id.get();
         request.value.fd = file.descriptor();
         request.write()?;
@@ -348,7 +359,7 @@ fn open_instance(subsystem: &Subsystem, argument: usize) -> Result {
         let id = InstanceId::new(value.id).ok_or(ENOENT)?;
         subsystem.lock().find_id(id)?.handle()
     };
-    let file = InstanceFile::new(subsystem, handle)?;
+    let file = InstanceFile::open(subsystem, handle)?;
     request.value.id = handle.id.get();
     request.value.fd = file.descriptor();
     request.write()?;
@@ -366,7 +377,7 @@ struct InstanceFile {
 }
 
 impl InstanceFile {
-    fn new(subsystem: &Subsystem, handle: Handle) -> Result<NewFile> {
+    fn open(subsystem: &Subsystem, handle: Handle) -> Result<NewFile> {
         let shared = subsystem.lock().find(handle)?.shared.clone();
         file::open(Self { handle, shared })
     }

@@ -40,7 +40,7 @@ mod header;
 mod initcall;
 mod power;
 mod shared;
-#[path = "../../arch/x86/kernel/multikernel/guest.rs"]
+#[path = "../../arch/x86/kernel/multikernel/guest_hooks.rs"]
 mod x86;
 
 use header::Facts;

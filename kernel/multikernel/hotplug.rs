@@ -48,7 +48,7 @@ pub(crate) fn watch() -> Result {
     let state = unsafe {
         bindings::multikernel_cpuhp_setup(
             bindings::cpuhp_state_CPUHP_BP_PREPARE_DYN,
-            c"multikernel:prepare".as_ptr().cast(),
+            c"multikernel:prepare".as_char_ptr(),
             Some(prepare),
         )
     };

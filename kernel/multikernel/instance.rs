@@ -184,8 +184,7 @@ impl Holdings {
 
     /// The region that `size` bytes at `base` are in.
     pub(crate) fn region(&self, base: u64, size: u64) -> Option<&Region> {
-        Iterator::chain(self.memory.iter(), [&self.low])
-            .find(|region| region.contains(base, size))
+        Iterator::chain(self.memory.iter(), [&self.low]).find(|region| region.contains(base, size))
     }
 }
 

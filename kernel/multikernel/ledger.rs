@@ -357,7 +357,7 @@ impl MemoryLedger {
         let mut at = base;
         let mut lent = false;
         for e in self.entries.iter() {
-            if e.base <= at && at < e.end() {
+            if at < end && e.base <= at && at < e.end() {
                 lent |= e.owner != Owner::Pool;
                 at = e.end();
             }

@@ -94,10 +94,7 @@ fn copy(list: &[Segment], holdings: &Holdings) -> Result {
             .region(segment.mem, segment.memsz)
             .ok_or(EADDRNOTAVAIL)?;
         region.copy_from_user(segment.mem, segment.buf, segment.bufsz)?;
-        region.zero(
-            segment.mem + segment.bufsz,
-            segment.memsz - segment.bufsz,
-        )?;
+        region.zero(segment.mem + segment.bufsz, segment.memsz - segment.bufsz)?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 //! Physical memory that is set aside or lent: the wrappers that touch it.
 //!
 //! Three kinds of memory are reached here, all through the host's direct map: pages of the host
-//! itself ([`TablePage`], [`FixedMemory`]), the bytes of a [`Region`] while no spawn runs in it, and
-//! the shared area ([`SharedPages`]), which a spawn kernel may be writing at the same time and which
-//! is read and written in single volatile words.
+//! itself ([`TablePage`], [`FixedMemory`]), the bytes of a [`Region`] while no spawn runs in it,
+//! and the shared area ([`SharedPages`]), which a spawn kernel may be writing at the same time and
+//! which is read and written in single volatile words.
 //!
 //! It never decides who owns what; that is the ledger's. It needs no lock of its own.
 
@@ -37,6 +37,29 @@ fn pages(bytes: u64) -> usize {
 fn direct_map(phys: u64) -> *mut u8 {
     // SAFETY: Only computes an address; callers make sure that there is memory behind it.
     unsafe { bindings::multikernel_phys_to_virt(phys) }.cast()
+}
+
+/// Fills memory with zeroes by 64-bit stores.
+///
+/// The kernel's own `memset()` is `rep stosb` where the CPU says that this is fast, and so it is,
+/// but for emulated CPUs, where it is an order of magnitude slower than this.
+///
+/// # Safety
+///
+/// `size` bytes at `to` are valid for writes, and nobody has a reference to them.
+unsafe fn zero_bytes(to: *mut u8, size: usize) {
+    let head = to.align_offset(8).min(size);
+    let words = (size - head) / 8;
+    let tail = size - head - words * 8;
+    // SAFETY: `head`, `words` and `tail` are all inside `size`; after `head` it is aligned.
+    unsafe {
+        ptr::write_bytes(to, 0, head);
+        let at: *mut u64 = to.add(head).cast();
+        for index in 0..words {
+            at.add(index).write_volatile(0);
+        }
+        ptr::write_bytes(to.add(head + words * 8), 0, tail);
+    }
 }
 
 /// A zeroed page of the host, seen as 512 words of 64 bits.
@@ -150,9 +173,8 @@ impl Region {
             let part = CHUNK.min(size - done);
             // SAFETY: Inside the region by the check above; a region is memory that has a direct
             // map and of which the host keeps nothing.
-            unsafe { ptr::write_bytes(to.add(done as usize), 0, part as usize) };
+            unsafe { zero_bytes(to.add(done as usize), part as usize) };
             done += part;
-            kernel::task::might_sleep();
             // SAFETY: In process context, with no lock that forbids sleeping.
             unsafe { bindings::multikernel_cond_resched() };
         }
@@ -310,9 +332,8 @@ pub(crate) fn allocate_contiguous(
     // alloc_contig_pages() aligns only powers of two; what is too much goes back at once.
     let rounded = size.checked_next_power_of_two().ok_or(ENOSPC)?.max(align);
     // SAFETY: In process context. The function takes any numbers, and returns a page or NULL.
-    let page = unsafe {
-        bindings::multikernel_alloc_contig(pages(rounded), below_4g, nid.unwrap_or(-1))
-    };
+    let page =
+        unsafe { bindings::multikernel_alloc_contig(pages(rounded), below_4g, nid.unwrap_or(-1)) };
     if page.is_null() {
         return Err(ENOSPC);
     }
@@ -322,6 +343,21 @@ pub(crate) fn allocate_contiguous(
         free_contiguous(base + size, rounded - size);
     }
     Ok((base, node_of(base)))
+}
+
+/// Fills memory that is about to enter the pool with zeroes, so that an instance finds nothing of
+/// the host's in it.
+pub(crate) fn zero_new(base: u64, size: u64) {
+    let mut done = 0;
+    while done < size {
+        let part = CHUNK.min(size - done);
+        // SAFETY: The range has been set aside for the pool and is not in it yet, so it is nobody's;
+        // it is RAM in the direct map.
+        unsafe { zero_bytes(direct_map(base + done), part as usize) };
+        done += part;
+        // SAFETY: In process context, with no lock that forbids sleeping.
+        unsafe { bindings::multikernel_cond_resched() };
+    }
 }
 
 /// Gives a range from [`allocate_contiguous`], or a part of one, back to the host.
@@ -348,11 +384,7 @@ pub(crate) fn reserved_at_boot() -> Option<(u64, u64)> {
     let (mut base, mut size) = (0, 0);
     // SAFETY: The name is zero-terminated, the other two are valid places to write to.
     let found = unsafe {
-        bindings::reserve_mem_find_by_name(
-            c"multikernel".as_ptr().cast(),
-            &mut base,
-            &mut size,
-        )
+        bindings::reserve_mem_find_by_name(c"multikernel".as_char_ptr(), &mut base, &mut size)
     };
     (found != 0).then_some((base, size))
 }

@@ -2,9 +2,9 @@
 
 //! Several Linux kernels side by side on one machine, without a hypervisor.
 //!
-//! The host kernel lends CPUs and memory to instances; each runs a spawn kernel on what it was lent.
-//! This crate is the host's part of it and, with `CONFIG_MULTIKERNEL_GUEST`, what a spawn kernel
-//! adds. Documentation/multikernel/ says how it is used and why it is built this way.
+//! The host kernel lends CPUs and memory to instances; each runs a spawn kernel on what it was
+//! lent. This crate is the host's part of it and, with `CONFIG_MULTIKERNEL_GUEST`, what a spawn
+//! kernel adds. Documentation/multikernel/ says how it is used and why it is built this way.
 //!
 //! Policy, without `unsafe` code of its own but for calls into the layer below:
 //!
@@ -132,6 +132,7 @@ fn set_up() -> Result {
     for entry in low.entries() {
         let end = (entry.base + entry.size).min(page);
         if entry.base < end {
+            memory::zero_new(entry.base, end - entry.base);
             rest.insert(entry.base, end - entry.base, entry.nid, true)?;
         }
     }

@@ -2,6 +2,9 @@
 
 //! Moving memory between the host and the pool.
 //!
+//! What is in the pool is zeroed: when it comes in, and when an instance gives it back. So creating
+//! an instance need not do it, and neither instances nor the host find what others left.
+//!
 //! The ledger says what is in the pool; this file gets the memory and gives it back. Guarded by the
 //! registry's mutex, which is not held while the host frees up or takes back memory.
 
@@ -29,6 +32,7 @@ pub(crate) fn add_boot_memory(subsystem: &Subsystem) -> Result {
         pr_warn!("reserve_mem: too small for the pool; it takes multiples of 2 MiB\n");
         return Ok(());
     }
+    memory::zero_new(base, end - base);
     subsystem
         .lock()
         .memory
@@ -46,15 +50,12 @@ pub(crate) fn grow(subsystem: &Subsystem, request: &Request) -> Result<u64> {
     if request.below_4g && request.above_4g {
         return Err(EINVAL);
     }
-    let (base, nid) = memory::allocate_contiguous(
-        request.size,
-        MEMORY_ALIGN,
-        request.below_4g,
-        request.nid,
-    )?;
+    let (base, nid) =
+        memory::allocate_contiguous(request.size, MEMORY_ALIGN, request.below_4g, request.nid)?;
     let added = if request.above_4g && base < 1 << 32 {
         Err(ENOSPC)
     } else {
+        memory::zero_new(base, request.size);
         subsystem
             .lock()
             .memory

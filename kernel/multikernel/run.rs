@@ -62,14 +62,8 @@ pub(crate) fn start(subsystem: &Subsystem, handle: Handle, argument: u64) -> Res
     // SAFETY: `tables` were built in `create::furnish` to map the trampoline page and all memory of
     // the instance; the check of the image found `entry` in that memory. They are part of the
     // holdings, which are taken apart only when the CPUs have been parked.
-    let result = unsafe {
-        cpu::enter_spawn(
-            &mut holdings.cpus,
-            &holdings.tables,
-            image.entry,
-            argument,
-        )
-    };
+    let result =
+        unsafe { cpu::enter_spawn(&mut holdings.cpus, &holdings.tables, image.entry, argument) };
     subsystem.put_back(handle, holdings, |instance| {
         if result.is_err() {
             instance.state = State::Failed;
@@ -82,9 +76,7 @@ pub(crate) fn start(subsystem: &Subsystem, handle: Handle, argument: u64) -> Res
 }
 
 /// Counts one life more, and makes the header that it begins with.
-fn begin_life(
-    instance: &mut Instance,
-) -> Result<(kernel::sync::Arc<SharedPages>, SharedHeader)> {
+fn begin_life(instance: &mut Instance) -> Result<(kernel::sync::Arc<SharedPages>, SharedHeader)> {
     let clock = platform::wall_clock();
     let host = doorbell::apic_id()?;
     instance.epoch = instance.epoch.wrapping_add(1).max(1);
@@ -140,9 +132,7 @@ pub(crate) fn stop(subsystem: &Subsystem, handle: Handle, reason: Reason) -> Res
         match instance.state {
             State::Running | State::Failed => instance.state = State::Stopping,
             State::Empty | State::Stopping => return Err(EBUSY),
-            State::Ready | State::Loaded | State::Stopped | State::Crashed => {
-                return Err(EALREADY)
-            }
+            State::Ready | State::Loaded | State::Stopped | State::Crashed => return Err(EALREADY),
         }
         Ok(())
     })?;

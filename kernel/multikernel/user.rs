@@ -156,11 +156,8 @@ pub(crate) fn read_array<T: Plain>(address: u64, count: u32, max: u32) -> Result
 /// `EFAULT`.
 pub(crate) fn write_array<T: Plain>(address: u64, room: u32, items: &[T]) -> Result<u32> {
     let count = items.len().min(room as usize);
-    let mut writer = UserSlice::new(
-        UserPtr::from_addr(address as usize),
-        size_of::<T>() * count,
-    )
-    .writer();
+    let mut writer =
+        UserSlice::new(UserPtr::from_addr(address as usize), size_of::<T>() * count).writer();
     for item in items.iter().take(count) {
         writer.write_slice(bytes_of(item))?;
     }

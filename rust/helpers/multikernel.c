@@ -7,12 +7,12 @@
 #include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
+#include <linux/smp.h>
 #include <linux/topology.h>
 #include <asm/apic.h>
 #include <asm/barrier.h>
 #include <asm/bios_ebda.h>
 #include <asm/realmode.h>
-#include <asm/smp.h>
 #include <asm/tsc.h>
 
 __rust_helper u32 rust_helper_multikernel_cpu_apic_id(unsigned int cpu)
@@ -131,18 +131,6 @@ __rust_helper int rust_helper_multikernel_send_startup(u32 apic_id,
  * Neither MSR nor MMIO writes to the ICR order what was stored before, and
  * what was stored before is what these interrupts are about.
  */
-__rust_helper void rust_helper_multikernel_send_nmi(u32 apic_id)
-{
-	unsigned long flags;
-
-	weak_wrmsr_fence();
-	local_irq_save(flags);
-	safe_apic_wait_icr_idle();
-	apic_icr_write(APIC_DM_NMI | APIC_DEST_PHYSICAL, apic_id);
-	safe_apic_wait_icr_idle();
-	local_irq_restore(flags);
-}
-
 __rust_helper void rust_helper_multikernel_send_ipi(u32 apic_id, u8 vector)
 {
 	unsigned long flags;

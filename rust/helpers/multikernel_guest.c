@@ -2,13 +2,12 @@
 
 #ifdef CONFIG_MULTIKERNEL_GUEST
 
+#include <linux/cpufeature.h>
 #include <linux/irqflags.h>
 #include <linux/smp.h>
 
 #include <asm/apic.h>
 #include <asm/barrier.h>
-#include <asm/cpufeature.h>
-#include <asm/smp.h>
 
 __rust_helper void rust_helper_multikernel_guest_tsc_is_known(void)
 {

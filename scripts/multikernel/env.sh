@@ -28,8 +28,6 @@ LLVM_MAJOR=19
 LLVM_PREFIX=/usr/lib/llvm-$LLVM_MAJOR
 if [ -d "$LLVM_PREFIX/bin" ]; then
 	PATH=$LLVM_PREFIX/bin:$PATH
-	LIBCLANG_PATH=${LIBCLANG_PATH:-$LLVM_PREFIX/lib}
-	export LIBCLANG_PATH
 fi
 
 # What setup installed into the cache comes after what the machine has.
@@ -79,6 +77,18 @@ rust_lib_src() {
 		fi
 	done
 	return 1
+}
+
+# kernel_env: sets what a build of the kernel needs beside PATH. Only for that:
+# Cargo builds mkctl again whenever LIBCLANG_PATH differs from the last call,
+# as it would between a call by these scripts and one by hand.
+kernel_env() {
+	RUST_LIB_SRC=$(rust_lib_src) ||
+		die "no rust-src for $(rustc --version 2>/dev/null || echo 'a missing rustc'): run 'make setup'"
+	export RUST_LIB_SRC
+	if [ -d "$LLVM_PREFIX/lib" ]; then
+		export LIBCLANG_PATH=${LIBCLANG_PATH:-$LLVM_PREFIX/lib}
+	fi
 }
 
 # quietly LOG COMMAND...: output goes to LOG, and is shown only on failure.

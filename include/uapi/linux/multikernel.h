@@ -300,7 +300,7 @@ struct multikernel_ioctl_list {
  * @reserved:	Input; 0
  *
  * The CPUs are taken offline, and parked; the memory is taken from the pool
- * and zeroed. On success the instance is in %MULTIKERNEL_STATE_READY. On error
+ * which it entered zeroed. On success the instance is in %MULTIKERNEL_STATE_READY. On error
  * everything is where it was.
  */
 struct multikernel_ioctl_create {
@@ -392,9 +392,10 @@ struct multikernel_ioctl_get_info {
  * Starts the boot CPU at the image's entry, in 64-bit mode, interrupts off, on
  * page tables that map to themselves the instance's memory, its shared area and,
  * to be read only, page 0 with the BIOS data area.
- * RSI is @argument, RAX the entry; all other general registers are zero. The spawn starts its further CPUs by INIT and SIPI. An image can
- * be started once: a spawn changes what was loaded. ENOEXEC without an image,
- * EBUSY if it runs already.
+ * RSI is @argument, RAX the entry; all other general registers are zero. The
+ * spawn starts its further CPUs by INIT and SIPI. An image can be started once:
+ * a spawn changes what was loaded. ENOEXEC without an image, EBUSY if it runs
+ * already.
  */
 struct multikernel_ioctl_start {
 	__u32	size;

@@ -75,14 +75,8 @@ pub(crate) fn send_init(id: ApicId) {
 /// As for [`send_init`]. That the CPU got there is for the caller to find out.
 pub(crate) fn send_startup(id: ApicId, page: u64) {
     // SAFETY: The id can be addressed by its invariant. The result says only that the interrupts
-    // were accepted, which the acknowledgement in the mailbox says better.
+    // were accepted, which the acknowledgment in the mailbox says better.
     unsafe { bindings::multikernel_send_startup(id.get(), page as usize) };
-}
-
-/// Sends a non-maskable interrupt.
-pub(crate) fn send_nmi(id: ApicId) {
-    // SAFETY: The id can be addressed by its invariant.
-    unsafe { bindings::multikernel_send_nmi(id.get()) }
 }
 
 /// Sends an interrupt of this vector, 32..=255.

@@ -9,7 +9,7 @@
 //! - [`doorbell`]: the interrupt by which a spawn reaches the host
 //! - [`platform`]: clocks and modes of this machine that a spawn or its loader is told
 //!
-//! What a spawn kernel does with the machine is in guest.rs, a module of `crate::guest`.
+//! What a spawn kernel does with the machine is in guest_hooks.rs, a module of `crate::guest`.
 //!
 //! Everything here is mechanism. Who owns a CPU or a page is decided above.
 

@@ -2,8 +2,8 @@
 
 //! The page in which lent CPUs come up, and the mailboxes that tell them what to do.
 //!
-//! A CPU that gets INIT and SIPI runs trampoline_64.S, which looks up the mailbox of its APIC id and
-//! parks or enters a spawn kernel. Each mailbox has one writer in the host, the [`Slot`] that
+//! A CPU that gets INIT and SIPI runs trampoline_64.S, which looks up the mailbox of its APIC id
+//! and parks or enters a spawn kernel. Each mailbox has one writer in the host, the [`Slot`] that
 //! stands for it, and one reader, the CPU. A command is known to have been obeyed only when the CPU
 //! has written the command's sequence number back: a timeout says nothing about where the CPU is,
 //! and one that arrives late finds whatever command is current then.
@@ -27,6 +27,7 @@ use crate::memory::{FixedMemory, TablePage, PAGE_SIZE};
 
 const COMMAND_PARK: u32 = 1;
 const COMMAND_ENTER: u32 = 2;
+const COMMAND_REST: u32 = 3;
 
 /// `Mailbox::apic_id` of a mailbox that nobody uses; no CPU has this id.
 const NOBODY: u32 = u32::MAX;
@@ -273,8 +274,8 @@ impl Slots {
         if let Some(taken) = self.taken.get_mut(index) {
             *taken = true;
         }
-        // What an earlier CPU answered in this mailbox is not to be taken for an answer of this one,
-        // so sequence numbers go on where they were.
+        // What an earlier CPU answered in this mailbox is not to be taken for an answer of this
+        // one, so sequence numbers go on where they were.
         // SAFETY: `mailbox` is inside the trampoline's pages.
         let sequence = unsafe { (&raw const (*mailbox).sequence).read_volatile() };
         // INVARIANT: The index was free, so this is its only slot.
@@ -300,7 +301,7 @@ impl Slots {
     }
 }
 
-/// One CPU's mailbox, and the right to send that CPU INIT, SIPI and NMI.
+/// One CPU's mailbox, and the right to send that CPU INIT and SIPI.
 ///
 /// # Invariants
 ///
@@ -320,11 +321,14 @@ unsafe impl Send for Slot {}
 // SAFETY: All writes need `&mut self`.
 unsafe impl Sync for Slot {}
 
-/// How long a CPU may take from SIPI, or NMI, to its answer. On real hardware it takes some tens
+/// How long a CPU may take from SIPI to its answer. On real hardware it takes some tens
 /// of microseconds; a virtual CPU may have to wait for its turn.
 const ANSWER_MICROSECONDS: u64 = 2_000_000;
-/// How often INIT and SIPI are sent again in that time to a CPU that is to park.
-const RESEND_MICROSECONDS: u64 = 100_000;
+/// After how long INIT and SIPI are sent again to a CPU that is to park, at first; each time it is
+/// twice as long. A SIPI can be lost: the CPU may not have taken the INIT yet.
+const RESEND_MICROSECONDS: u64 = 2_000;
+/// How long an answer to the roll call may take.
+const PRESENT_MICROSECONDS: u64 = 100_000;
 
 impl Slot {
     fn write_apic_id(&mut self, id: u32) {
@@ -403,24 +407,32 @@ impl Slot {
 
     fn confirm(&mut self, again: bool) -> Result {
         let mut waited = 0;
+        let mut resend = RESEND_MICROSECONDS;
         while !self.answered() {
             if waited >= ANSWER_MICROSECONDS {
                 return Err(ETIMEDOUT);
             }
-            if again && waited != 0 && waited % RESEND_MICROSECONDS == 0 {
+            if again && waited >= resend {
                 apic::send_startup(self.id, self.trampoline.page);
+                resend *= 2;
             }
             waited += wait(waited);
         }
         Ok(())
     }
 
-    /// Asks a CPU whether it is in the park code at this moment.
+    /// Asks a CPU that has confirmed and does not rest yet whether it is in the park code.
     pub(crate) fn call_roll(&mut self) {
         self.sequence += 1;
         // SAFETY: By the invariants.
         unsafe { (&raw mut (*self.mailbox).roll_request).write_volatile(self.sequence) };
-        apic::send_nmi(self.id);
+    }
+
+    /// Lets a CPU that has confirmed stop looking at its mailbox, and sleep.
+    pub(crate) fn rest(&mut self) {
+        // SAFETY: By the invariants. Of a mailbox that says `COMMAND_PARK` only this word changes,
+        // and a CPU that comes anew takes both for the same.
+        unsafe { (&raw mut (*self.mailbox).command).write_volatile(COMMAND_REST) };
     }
 
     /// Waits for the answer to [`Self::call_roll`], `false` if it does not come soon.
@@ -432,7 +444,7 @@ impl Slot {
             if reply == self.sequence {
                 return true;
             }
-            if waited >= RESEND_MICROSECONDS {
+            if waited >= PRESENT_MICROSECONDS {
                 return false;
             }
             waited += wait(waited);

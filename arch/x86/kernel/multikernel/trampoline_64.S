@@ -34,6 +34,7 @@
 #define MAILBOX_SIZE		256
 
 #define COMMAND_ENTER		2
+#define COMMAND_REST		3
 
 	.section .rodata, "a", @progbits
 	.balign 16
@@ -137,13 +138,21 @@ SYM_INNER_LABEL(multikernel_trampoline_long, SYM_L_GLOBAL)
 	movl	$(X86_CR4_PAE | X86_CR4_MCE), %eax
 	movq	%rax, %cr4
 	movq	%rdx, MAILBOX_ACK(%rbx)
+
+	/* Awake, until all are known to be here: answers the roll call. */
 .Lparked:
+	movq	MAILBOX_ROLL_REQUEST(%rbx), %rax
+	movq	%rax, MAILBOX_ROLL_REPLY(%rbx)
+	pause
+	cmpl	$COMMAND_REST, MAILBOX_COMMAND(%rbx)
+	jne	.Lparked
+.Lresting:
 	hlt
-	jmp	.Lparked
+	jmp	.Lresting
 
 	/*
 	 * Enter a spawn kernel on page tables that map this page at the same
-	 * address. From the acknowledgement on nothing of the host is used.
+	 * address. From the acknowledgment on nothing of the host is used.
 	 */
 .Lenter:
 	lidt	.Lno_idt_pointer(%rip)
@@ -165,21 +174,25 @@ SYM_INNER_LABEL(multikernel_trampoline_long, SYM_L_GLOBAL)
 	xorl	%r15d, %r15d
 	jmp	*%rax
 
-	/*
-	 * NMI while parked: answers the roll call. RBX is the mailbox, RAX is
-	 * free: only .Lparked is ever interrupted.
-	 */
+	/* NMI while parked: not for this CPU. */
 SYM_INNER_LABEL(multikernel_trampoline_nmi, SYM_L_GLOBAL)
-	movq	MAILBOX_ROLL_REQUEST(%rbx), %rax
-	movq	%rax, MAILBOX_ROLL_REPLY(%rbx)
 	iretq
 
-	/* Machine check while parked: the host's CPUs log it. */
+	/*
+	 * Machine check while parked: the host's CPUs log it. The status is
+	 * cleared, as a second one would shut the CPU down otherwise.
+	 */
 SYM_INNER_LABEL(multikernel_trampoline_machine_check, SYM_L_GLOBAL)
+	pushq	%rax
+	pushq	%rcx
+	pushq	%rdx
 	movl	$MSR_IA32_MCG_STATUS, %ecx
 	xorl	%eax, %eax
 	xorl	%edx, %edx
 	wrmsr
+	popq	%rdx
+	popq	%rcx
+	popq	%rax
 	iretq
 
 	/* From here on it is data; trampoline.rs fills in what is 0. */

@@ -3,9 +3,9 @@
 //! Measures the boot and life of instances on the host it runs on.
 //!
 //! Each run takes an instance through its whole life, for each way to boot it, and notes how long
-//! each step took. The end of a boot is when the spawn's first process, `mkbench-pid1`, has read the
-//! time-stamp counter, which host and spawn share. The samples are printed as JSON, in nanoseconds;
-//! what to make of them is up to scripts/multikernel/bench.
+//! each step took. The end of a boot is when the spawn's first process, `mkbench-pid1`, has read
+//! the time-stamp counter, which host and spawn share. The samples are printed as JSON, in
+//! nanoseconds; what to make of them is up to scripts/multikernel/bench.
 
 use std::arch::x86_64::_rdtsc;
 use std::collections::BTreeMap;

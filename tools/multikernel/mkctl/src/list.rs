@@ -87,8 +87,8 @@ pub fn pool(json: bool) -> Result<()> {
     println!("{:<19} {:>9}  {:<5} OWNER", "MEMORY", "SIZE", "NODE");
     for memory in &memory {
         let note = match (memory.boot, memory.low) {
-            (true, _) => " (from reserve_mem=)",
             (_, true) => " (below 1 MiB)",
+            (true, _) => " (from reserve_mem=)",
             _ => "",
         };
         println!(

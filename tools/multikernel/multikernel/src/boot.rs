@@ -50,6 +50,8 @@ pub struct Target {
     pub tsc_khz: u32,
     /// The host itself keeps its time by the TSC.
     pub tsc_trusted: bool,
+    /// The value of `cpu_init_udelay=` on the host's command line.
+    pub init_delay: Option<String>,
     /// The most segments that the kernel takes.
     pub segments_max: usize,
 }
@@ -135,6 +137,7 @@ pub fn prepare<'a>(target: &Target, recipe: &Recipe<'a>) -> Result<Prepared<'a>,
     let defaults = Defaults {
         tsc_khz: target.tsc_khz,
         tsc_trusted: target.tsc_trusted,
+        init_delay: target.init_delay.as_deref(),
         shared: recipe.guest.then_some(target.shared.base),
         uarts: recipe.uarts,
     };
@@ -279,6 +282,7 @@ mod tests {
             several_nodes: false,
             tsc_khz: 2_000_000,
             tsc_trusted: true,
+            init_delay: None,
             segments_max: 16,
         }
     }

@@ -85,6 +85,8 @@ pub struct Defaults<'a> {
     pub tsc_khz: u32,
     /// The host itself keeps its time by the TSC.
     pub tsc_trusted: bool,
+    /// The host's own `cpu_init_udelay=`: what its CPUs need, those that are lent need as well.
+    pub init_delay: Option<&'a str>,
     /// Physical address of the instance's shared area; `None` leaves guest support out.
     pub shared: Option<u64>,
     /// UARTs lent to the instance.
@@ -113,6 +115,9 @@ impl Defaults<'_> {
         if self.tsc_trusted {
             // A TSC that the host trusted is not to be given up: there is no other clock.
             words.push("tsc=reliable".into());
+        }
+        if let Some(delay) = self.init_delay {
+            words.push(format!("cpu_init_udelay={delay}"));
         }
         if let Some(shared) = self.shared {
             // A kernel without guest support does not know this word, and passes it to init.
@@ -171,6 +176,7 @@ mod tests {
         let defaults = Defaults {
             tsc_khz: 2_400_000,
             tsc_trusted: true,
+            init_delay: Some("1000"),
             shared: Some(0x2ffe_0000),
             uarts: &uarts,
         };
@@ -182,7 +188,7 @@ mod tests {
         assert_eq!(
             line(&[], " quiet spawn.run=/x "),
             "no_ipi_broadcast=1 pci=off no5lvl panic=0 tsc_early_khz=2400000 \
-             tsc=reliable multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 quiet spawn.run=/x"
+             tsc=reliable cpu_init_udelay=1000 multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 quiet spawn.run=/x"
         );
     }
 
@@ -219,6 +225,7 @@ mod tests {
         let defaults = Defaults {
             tsc_khz: 0,
             tsc_trusted: false,
+            init_delay: None,
             shared: None,
             uarts: &[],
         };

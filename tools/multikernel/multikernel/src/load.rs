@@ -120,6 +120,11 @@ fn target(host: &Host, info: &InstanceInfo) -> Result<Target> {
         machine_apic_ids: machine.iter().map(|cpu| cpu.apic_id).collect(),
         several_nodes,
         tsc_khz: host_info.tsc_khz,
+        init_delay: fs::read_to_string("/proc/cmdline").ok().and_then(|words| {
+            let mut words = words.split_ascii_whitespace();
+            let value = words.find_map(|word| word.strip_prefix("cpu_init_udelay="))?;
+            Some(value.to_owned())
+        }),
         tsc_trusted: fs::read_to_string(CLOCK_SOURCE).is_ok_and(|name| name.trim() == "tsc"),
         segments_max: host_info.segments_max as usize,
     })

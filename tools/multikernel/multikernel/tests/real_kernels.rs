@@ -27,6 +27,7 @@ fn target(base: u64) -> Target {
         machine_apic_ids: (0..4).collect(),
         several_nodes: false,
         tsc_trusted: true,
+        init_delay: None,
         tsc_khz: 2_000_000,
         segments_max: 16,
     }

@@ -41,6 +41,8 @@ pub(super) fn leave_machine_alone() {
         // Without interrupt remapping Linux leaves x2APIC mode, unless the platform says that it
         // is right: the host is in it, and ids above 254 have no other.
         bindings::x86_init.hyper.x2apic_available = Some(x2apic_available);
+        // Nor is there an IO-APIC or an MSI that could not reach ids above 255.
+        bindings::x86_init.hyper.msi_ext_dest_id = Some(yes);
         // No PIC, PIT or HPET. As acpi_generic_reduced_hw_init().
         bindings::x86_init.irqs.pre_vector_init = Some(bindings::x86_init_noop);
         bindings::x86_init.timers.timer_init = Some(bindings::x86_init_noop);
@@ -58,6 +60,11 @@ pub(super) fn leave_machine_alone() {
         // Port 0x61 tells about the machine's NMIs, and is written to acknowledge them.
         bindings::x86_platform.get_nmi_reason = Some(nmi_reason);
     }
+}
+
+/// `x86_hyper_init::msi_ext_dest_id`.
+extern "C" fn yes() -> bool {
+    true
 }
 
 /// `x86_hyper_init::x2apic_available`: as the host left it.

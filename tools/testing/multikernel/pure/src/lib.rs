@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure modules of `kernel/multikernel/`, from the files that the kernel is built from.
+//!
+//! Their own tests run here as they do under KUnit; the property tests are in `tests/`. Modules stay
+//! at the root of the crate, where they find each other as they do in the kernel.
+
+#[path = "../../../../../kernel/multikernel/abi.rs"]
+pub mod abi;
+
+#[path = "../../../../../kernel/multikernel/image.rs"]
+pub mod image;
+
+// What Rust asks of a library that strangers use is not asked of a module inside the kernel.
+#[allow(clippy::len_without_is_empty, clippy::new_without_default)]
+#[path = "../../../../../kernel/multikernel/ledger.rs"]
+pub mod ledger;
+
+#[path = "../../../../../kernel/multikernel/ring.rs"]
+pub mod ring;
+
+#[cfg(test)]
+mod guest;

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `CpuLedger` against a map.
+
+use std::collections::BTreeMap;
+
+use kernel::{
+    alloc::FailNth,
+    error::{code::*, Result}, //
+};
+use multikernel_pure::ledger::{CpuLedger, CpuOwner, InstanceId};
+use proptest::prelude::*;
+
+const CPUS: u32 = 12;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Lend(Vec<u32>, InstanceId, Option<usize>),
+    Set(u32, CpuOwner),
+    GiveBack(u32),
+}
+
+fn id() -> impl Strategy<Value = InstanceId> {
+    (1..=3u32).prop_map(|id| InstanceId::new(id).unwrap())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let owner = (id(), 0..3).prop_map(|(id, state)| match state {
+        0 => CpuOwner::Lending(id),
+        1 => CpuOwner::Instance(id),
+        _ => CpuOwner::Returning(id),
+    });
+    prop_oneof![
+        3 => (prop::collection::vec(0..CPUS, 0..5), id(), prop::option::weighted(0.3, 0..2usize))
+            .prop_map(|(cpus, id, fails)| Step::Lend(cpus, id, fails)),
+        2 => (0..CPUS, owner).prop_map(|(cpu, owner)| Step::Set(cpu, owner)),
+        3 => (0..CPUS).prop_map(Step::GiveBack),
+    ]
+}
+
+type Model = BTreeMap<u32, CpuOwner>;
+
+fn lend(model: &mut Model, cpus: &[u32], id: InstanceId) -> Result {
+    let mut sorted = cpus.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if cpus.is_empty() || sorted.len() != cpus.len() {
+        return Err(EINVAL);
+    }
+    if cpus.iter().any(|cpu| model.contains_key(cpu)) {
+        return Err(EBUSY);
+    }
+    model.extend(cpus.iter().map(|&cpu| (cpu, CpuOwner::Lending(id))));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
+        let mut ledger = CpuLedger::new();
+        let mut model = Model::new();
+        for step in &steps {
+            match step {
+                Step::Lend(cpus, id, fails) => {
+                    let fail = fails.map(FailNth::after);
+                    let got = ledger.lend(cpus, *id);
+                    // Out of memory: the comparison below says that nothing was lent.
+                    if got != Err(ENOMEM) || !fail.is_some_and(|fail| fail.has_failed()) {
+                        prop_assert_eq!(got, lend(&mut model, cpus, *id));
+                    }
+                }
+                Step::Set(cpu, owner) => {
+                    ledger.set(*cpu, *owner);
+                    // A CPU of the host's cannot be given away like this.
+                    model.entry(*cpu).and_modify(|was| *was = *owner);
+                }
+                Step::GiveBack(cpu) => {
+                    ledger.give_back(*cpu);
+                    model.remove(cpu);
+                }
+            }
+            prop_assert_eq!(ledger.len(), model.len());
+            for cpu in 0..CPUS {
+                prop_assert_eq!(ledger.owner(cpu), model.get(&cpu).copied());
+            }
+        }
+    }
+}

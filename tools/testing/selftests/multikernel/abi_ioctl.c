@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The form of every ioctl: sizes, numbers, reserved fields, pointers, and who
+ * may call. Nothing that is refused changes anything.
+ *
+ * vm: CPUS=4 MEM=2G
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "host.h"
+
+enum which {
+	HOST_INFO, POOL_GROW, POOL_SHRINK, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
+	GET_INFO, START, STOP, DESTROY, RING,
+};
+
+#define COMMAND(name, struct_name, on_instance) \
+	[name] = { #name, MULTIKERNEL_IOCTL_##name, sizeof(struct struct_name), on_instance }
+
+static const struct command {
+	const char *name;
+	unsigned long number;
+	size_t size;
+	bool on_instance;
+} commands[] = {
+	COMMAND(HOST_INFO, multikernel_ioctl_host_info, false),
+	COMMAND(POOL_GROW, multikernel_ioctl_pool, false),
+	COMMAND(POOL_SHRINK, multikernel_ioctl_pool, false),
+	COMMAND(LIST_MEMORY, multikernel_ioctl_list, false),
+	COMMAND(LIST_CPUS, multikernel_ioctl_list, false),
+	COMMAND(LIST_INSTANCES, multikernel_ioctl_list, false),
+	COMMAND(CREATE, multikernel_ioctl_create, false),
+	COMMAND(OPEN, multikernel_ioctl_open, false),
+	COMMAND(GET_INFO, multikernel_ioctl_get_info, true),
+	COMMAND(START, multikernel_ioctl_start, true),
+	COMMAND(STOP, multikernel_ioctl_stop, true),
+	COMMAND(DESTROY, multikernel_ioctl_simple, true),
+	COMMAND(RING, multikernel_ioctl_simple, true),
+};
+
+/* Room for any structure and more than a page behind it. */
+union request {
+	__u32 size;
+	unsigned char bytes[3 * PAGE];
+	struct multikernel_ioctl_host_info host_info;
+	struct multikernel_ioctl_pool pool;
+	struct multikernel_ioctl_list list;
+	struct multikernel_ioctl_create create;
+	struct multikernel_ioctl_open open;
+	struct multikernel_ioctl_get_info get_info;
+	struct multikernel_ioctl_start start;
+	struct multikernel_ioctl_stop stop;
+	struct multikernel_ioctl_simple simple;
+};
+
+FIXTURE(form)
+{
+	int device;
+	__u64 pool;
+	struct instance instance;
+	struct multikernel_range range;
+	__u32 cpu;
+	struct ledger before, after;
+	union request request;
+};
+
+FIXTURE_SETUP(form)
+{
+	struct multikernel_range range = any_range(UNIT);
+	__u32 cpu;
+
+	self->device = device_open();
+	ASSERT_LE(0, self->device);
+	ASSERT_EQ(0, pool_grow(self->device, POOL, &self->pool));
+	ASSERT_EQ(0, ledger_read(self->device, &self->before));
+	cpu = spare_cpu(&self->before, 0);
+	self->cpu = spare_cpu(&self->before, 1);
+	self->range = range;
+	ASSERT_NE(0, self->cpu);
+	ASSERT_EQ(0, create(self->device, "form", &cpu, 1, &range, 1, &self->instance));
+	ASSERT_EQ(0, ledger_read(self->device, &self->before));
+}
+
+FIXTURE_TEARDOWN(form)
+{
+	EXPECT_EQ(0, ledger_read(self->device, &self->after));
+	EXPECT_TRUE(ledger_same(&self->before, &self->after));
+	EXPECT_EQ(1, destroy_all(self->device));
+	EXPECT_EQ(0, pool_shrink(self->device, self->pool, POOL));
+	close(self->device);
+}
+
+static int fd_of(const FIXTURE_DATA(form) *self, const struct command *command)
+{
+	return command->on_instance ? self->instance.fd : self->device;
+}
+
+/* A request that would succeed, for those commands that change nothing by it. */
+static bool harmless(FIXTURE_DATA(form) *self, const struct command *command)
+{
+	memset(&self->request, 0, sizeof(self->request));
+	self->request.size = command->size;
+	switch (command->number) {
+	case MULTIKERNEL_IOCTL_HOST_INFO:
+	case MULTIKERNEL_IOCTL_LIST_MEMORY:
+	case MULTIKERNEL_IOCTL_LIST_CPUS:
+	case MULTIKERNEL_IOCTL_LIST_INSTANCES:
+	case MULTIKERNEL_IOCTL_GET_INFO:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A request that is right in form, and would change something. */
+static void effective(FIXTURE_DATA(form) *self, const struct command *command)
+{
+	union request *request = &self->request;
+
+	harmless(self, command);
+	switch (command->number) {
+	case MULTIKERNEL_IOCTL_POOL_GROW:
+		request->pool.bytes = UNIT;
+		request->pool.nid = -1;
+		break;
+	case MULTIKERNEL_IOCTL_POOL_SHRINK:
+		request->pool.bytes = UNIT;
+		request->pool.base = self->pool + POOL - UNIT;
+		request->pool.flags = MULTIKERNEL_RANGE_FIXED;
+		request->pool.nid = -1;
+		break;
+	case MULTIKERNEL_IOCTL_CREATE:
+		strcpy((char *)request->create.name, "other");
+		request->create.nr_cpus = 1;
+		request->create.cpus = (uintptr_t)&self->cpu;
+		request->create.nr_ranges = 1;
+		request->create.ranges = (uintptr_t)&self->range;
+		break;
+	case MULTIKERNEL_IOCTL_OPEN:
+		request->open.id = self->instance.id;
+		break;
+	case MULTIKERNEL_IOCTL_STOP:
+		request->stop.flags = MULTIKERNEL_STOP_FORCE;
+		break;
+	}
+}
+
+TEST_F(form, too_small)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct command *command = &commands[i];
+		const __u32 wrong[] = { 0, 1, 4, command->size - 4, command->size - 1 };
+		size_t j;
+
+		for (j = 0; j < ARRAY_SIZE(wrong); j++) {
+			effective(self, command);
+			/* Of the smallest, 4 of 8 bytes is one too small as well. */
+			self->request.size = wrong[j];
+			EXPECT_EQ(-EINVAL, mk_ioctl(fd_of(self, command), command->number,
+						    &self->request))
+				TH_LOG("%s, size %u", command->name, wrong[j]);
+		}
+	}
+}
+
+TEST_F(form, larger_with_zeroes_is_accepted)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct command *command = &commands[i];
+		const __u32 larger[] = { command->size + 1, command->size + 64, PAGE };
+		size_t j;
+
+		for (j = 0; j < ARRAY_SIZE(larger) && harmless(self, command); j++) {
+			self->request.size = larger[j];
+			EXPECT_EQ(0, mk_ioctl(fd_of(self, command), command->number,
+					      &self->request))
+				TH_LOG("%s, size %u", command->name, larger[j]);
+			EXPECT_EQ(larger[j], self->request.size);
+		}
+	}
+}
+
+TEST_F(form, larger_with_something_is_refused)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct command *command = &commands[i];
+		const __u32 larger[] = { command->size + 1, command->size + 65, PAGE };
+		size_t j;
+
+		for (j = 0; j < ARRAY_SIZE(larger); j++) {
+			effective(self, command);
+			self->request.size = larger[j];
+			self->request.bytes[larger[j] - 1] = 1;
+			EXPECT_EQ(-E2BIG, mk_ioctl(fd_of(self, command), command->number,
+						   &self->request))
+				TH_LOG("%s, size %u", command->name, larger[j]);
+		}
+		effective(self, command);
+		self->request.size = UINT32_MAX;
+		EXPECT_EQ(-E2BIG, mk_ioctl(fd_of(self, command), command->number, &self->request))
+			TH_LOG("%s", command->name);
+	}
+}
+
+TEST_F(form, unknown_number)
+{
+	static const unsigned long unknown[] = {
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x08), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x45), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
+		_IOWR(MULTIKERNEL_IOCTL_TYPE, 0, __u64), _IO(0xBA, 0), 0, ~0U,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(unknown); i++) {
+		memset(&self->request, 0, sizeof(self->request));
+		EXPECT_EQ(-ENOTTY, mk_ioctl(self->device, unknown[i], &self->request));
+		EXPECT_EQ(-ENOTTY, mk_ioctl(self->instance.fd, unknown[i], &self->request));
+	}
+	/* Known ones on the wrong kind of fd. */
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct command *command = &commands[i];
+
+		effective(self, command);
+		EXPECT_EQ(-ENOTTY, mk_ioctl(command->on_instance ? self->device : self->instance.fd,
+					    command->number, &self->request))
+			TH_LOG("%s", command->name);
+	}
+}
+
+#define EXPECT_REFUSED(which, member, value) do {						\
+	const struct command *command = &commands[which];					\
+												\
+	effective(self, command);								\
+	self->request.member = (value);								\
+	EXPECT_EQ(-EINVAL, mk_ioctl(fd_of(self, command), command->number, &self->request))	\
+		TH_LOG("%s: " #member, command->name);						\
+} while (0)
+
+TEST_F(form, reserved_and_flags)
+{
+	EXPECT_REFUSED(POOL_GROW, pool.reserved, 1);
+	EXPECT_REFUSED(POOL_GROW, pool.flags, 0x20);
+	EXPECT_REFUSED(POOL_SHRINK, pool.reserved, 1);
+	EXPECT_REFUSED(POOL_SHRINK, pool.flags, 0x21);
+	EXPECT_REFUSED(CREATE, create.flags, 1);
+	EXPECT_REFUSED(CREATE, create.reserved, 1);
+	EXPECT_REFUSED(OPEN, open.reserved, 1);
+	EXPECT_REFUSED(OPEN, open.name[0], 'f');
+	EXPECT_REFUSED(GET_INFO, get_info.reserved, 1);
+	EXPECT_REFUSED(START, start.flags, 1);
+	EXPECT_REFUSED(STOP, stop.flags, 2);
+	EXPECT_REFUSED(STOP, stop.timeout_ms, 1);
+	EXPECT_REFUSED(STOP, stop.flags, 0);
+	EXPECT_REFUSED(DESTROY, simple.flags, 1);
+	EXPECT_REFUSED(RING, simple.flags, 1);
+	EXPECT_EQ(-EINVAL, stop_in_order(self->instance.fd, 3600001));
+}
+
+TEST_F(form, structure_that_is_not_accessible)
+{
+	unsigned char *end;
+	size_t i;
+
+	end = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, end);
+	ASSERT_EQ(0, munmap(end + PAGE, PAGE));
+	end += PAGE;
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct command *command = &commands[i];
+		int fd = fd_of(self, command);
+
+		EXPECT_EQ(-EFAULT, mk_ioctl(fd, command->number, NULL))
+			TH_LOG("%s", command->name);
+		EXPECT_EQ(-EFAULT, mk_ioctl(fd, command->number, (void *)~0xfffUL))
+			TH_LOG("%s", command->name);
+		/* Its size can be read, its last byte not; then a larger one's last byte. */
+		effective(self, command);
+		memcpy(end - command->size + 1, &self->request, command->size - 1);
+		EXPECT_EQ(-EFAULT, mk_ioctl(fd, command->number, end - command->size + 1))
+			TH_LOG("%s", command->name);
+		self->request.size = command->size + 1;
+		memcpy(end - command->size, &self->request, command->size);
+		EXPECT_EQ(-EFAULT, mk_ioctl(fd, command->number, end - command->size))
+			TH_LOG("%s", command->name);
+	}
+	munmap(end - PAGE, PAGE);
+}
+
+/* What has been done when the answer cannot be written is undone. */
+TEST_F(form, structure_that_cannot_be_written)
+{
+	static const enum which with_output[] = {
+		HOST_INFO, POOL_GROW, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
+		GET_INFO,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(with_output); i++) {
+		const struct command *command = &commands[with_output[i]];
+		void *page;
+
+		page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, page);
+		effective(self, command);
+		memcpy(page, &self->request, command->size);
+		ASSERT_EQ(0, mprotect(page, PAGE, PROT_READ));
+		EXPECT_EQ(-EFAULT, mk_ioctl(fd_of(self, command), command->number, page))
+			TH_LOG("%s", command->name);
+		munmap(page, PAGE);
+	}
+}
+
+TEST_F(form, array_that_is_not_accessible)
+{
+	union request *request = &self->request;
+	size_t i;
+
+	for (i = LIST_MEMORY; i <= LIST_INSTANCES; i++) {
+		effective(self, &commands[i]);
+		request->list.nr = 1;
+		EXPECT_EQ(-EFAULT, mk_ioctl(self->device, commands[i].number, request))
+			TH_LOG("%s", commands[i].name);
+	}
+	effective(self, &commands[CREATE]);
+	request->create.cpus = 0;
+	EXPECT_EQ(-EFAULT, mk_ioctl(self->device, MULTIKERNEL_IOCTL_CREATE, request));
+	effective(self, &commands[CREATE]);
+	request->create.ranges = ~0xfffULL;
+	EXPECT_EQ(-EFAULT, mk_ioctl(self->device, MULTIKERNEL_IOCTL_CREATE, request));
+	effective(self, &commands[GET_INFO]);
+	request->get_info.nr_cpus = 1;
+	EXPECT_EQ(-EFAULT, mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_GET_INFO, request));
+	effective(self, &commands[GET_INFO]);
+	request->get_info.nr_ranges = 1;
+	EXPECT_EQ(-EFAULT, mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_GET_INFO, request));
+}
+
+TEST_F(form, arrays_of_any_length)
+{
+	struct multikernel_cpu cpus[LEDGER_CPUS];
+	struct multikernel_ioctl_list list = { .size = sizeof(list) };
+	struct info info;
+
+	/* How many there are is told without room for one. */
+	ASSERT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_LIST_CPUS, &list));
+	EXPECT_EQ(self->before.nr_cpus, list.nr);
+	/* No more is written than there is room for. */
+	memset(cpus, 0xa5, sizeof(cpus));
+	list.nr = 2;
+	list.items = (uintptr_t)cpus;
+	ASSERT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_LIST_CPUS, &list));
+	EXPECT_EQ(self->before.nr_cpus, list.nr);
+	EXPECT_EQ(0, memcmp(cpus, self->before.cpus, 2 * sizeof(cpus[0])));
+	EXPECT_EQ(0xa5a5a5a5, cpus[2].cpu);
+	memset(&info, 0, sizeof(info));
+	info.get.size = sizeof(info.get);
+	ASSERT_EQ(0, mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_GET_INFO, &info.get));
+	EXPECT_EQ(1, info.get.nr_cpus);
+	EXPECT_EQ(2, info.get.nr_ranges);
+}
+
+TEST_F(form, open_finds_by_id_or_name)
+{
+	struct multikernel_ioctl_open by_name = { .size = sizeof(by_name), .name = "form" };
+	struct multikernel_ioctl_open wrong = { .size = sizeof(wrong), .name = "no such" };
+	struct info info;
+	int fd;
+
+	ASSERT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_OPEN, &by_name));
+	EXPECT_EQ(self->instance.id, by_name.id);
+	EXPECT_EQ(FD_CLOEXEC, fcntl(by_name.fd, F_GETFD));
+	EXPECT_EQ(0, get_info(by_name.fd, &info));
+	EXPECT_EQ(self->instance.id, info.get.id);
+	close(by_name.fd);
+	ASSERT_EQ(0, open_by_id(self->device, self->instance.id, &fd));
+	EXPECT_EQ(0, get_info(fd, &info));
+	close(fd);
+	EXPECT_EQ(-ENOENT, open_by_id(self->device, self->instance.id + 1, &fd));
+	EXPECT_EQ(-ENOENT, open_by_id(self->device, MULTIKERNEL_ID_MAX, &fd));
+	EXPECT_EQ(-ENOENT, open_by_id(self->device, MULTIKERNEL_ID_MAX + 1, &fd));
+	EXPECT_EQ(-ENOENT, open_by_id(self->device, UINT32_MAX, &fd));
+	/* Id 0 means a name, and there is none. */
+	EXPECT_EQ(-EINVAL, open_by_id(self->device, 0, &fd));
+	EXPECT_EQ(-EINVAL, mk_ioctl(self->device, MULTIKERNEL_IOCTL_OPEN, &wrong));
+	memset(wrong.name, 0, sizeof(wrong.name));
+	strcpy((char *)wrong.name, "nothing");
+	EXPECT_EQ(-ENOENT, mk_ioctl(self->device, MULTIKERNEL_IOCTL_OPEN, &wrong));
+	memset(wrong.name, 'x', sizeof(wrong.name));
+	EXPECT_EQ(-ENAMETOOLONG, mk_ioctl(self->device, MULTIKERNEL_IOCTL_OPEN, &wrong));
+}
+
+TEST_F(form, fd_of_what_is_gone)
+{
+	struct multikernel_range range = any_range(UNIT);
+	struct instance gone, next;
+	int old;
+	size_t i;
+
+	ASSERT_EQ(0, create(self->device, "gone", &self->cpu, 1, &range, 1, &gone));
+	old = dup(gone.fd);
+	ASSERT_EQ(0, destroy(&gone));
+	/* Another of the same name, and most likely the same id, is another. */
+	ASSERT_EQ(0, create(self->device, "gone", &self->cpu, 1, &range, 1, &next));
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (!commands[i].on_instance)
+			continue;
+		effective(self, &commands[i]);
+		EXPECT_EQ(-ESTALE, mk_ioctl(old, commands[i].number, &self->request))
+			TH_LOG("%s", commands[i].name);
+	}
+	close(old);
+	EXPECT_EQ(0, destroy(&next));
+}
+
+TEST_F(form, host_info)
+{
+	struct multikernel_ioctl_host_info info = { .size = sizeof(info) };
+
+	ASSERT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_HOST_INFO, &info));
+	EXPECT_EQ(1, info.abi_version);
+	EXPECT_EQ(1, info.cpus_lent);
+	EXPECT_EQ(1, info.instances);
+	EXPECT_EQ(self->before.nr_cpus - 1, info.cpus_online);
+	EXPECT_EQ(KEXEC_SEGMENT_MAX, info.segments_max);
+	EXPECT_EQ(self->instance.shared_size, info.shared_size);
+	EXPECT_EQ(MULTIKERNEL_HOST_SHORTHAND_OFF, info.features & MULTIKERNEL_HOST_SHORTHAND_OFF);
+	EXPECT_GE(MIB, info.kernel_bytes);
+}
+
+TEST_F(form, mapping)
+{
+	size_t size = self->instance.shared_size;
+	int fd = self->instance.fd;
+	__u64 *shared;
+
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, 0));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, PAGE));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, size + PAGE, PROT_READ, MAP_SHARED, fd, 0));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_SHARED, self->device, 0));
+	shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, shared);
+	/* What is mapped can be read whatever becomes of the file. */
+	shared[size / 8 - 1] = 42;
+	EXPECT_EQ(42, shared[size / 8 - 1]);
+	munmap(shared, size);
+}
+
+TEST_F(form, without_capability)
+{
+	int status;
+	pid_t child = fork();
+
+	ASSERT_LE(0, child);
+	if (!child) {
+		char byte[PAGE] = { 0 };
+		struct kexec_segment one = segment(byte, 1, self->instance.base, PAGE);
+		size_t i;
+
+		ASSERT_EQ(0, drop_cap_sys_boot());
+		/* Who opened it does not matter. */
+		for (i = 0; i < ARRAY_SIZE(commands); i++) {
+			effective(self, &commands[i]);
+			EXPECT_EQ(-EPERM, mk_ioctl(fd_of(self, &commands[i]), commands[i].number,
+						   &self->request))
+				TH_LOG("%s", commands[i].name);
+		}
+		EXPECT_EQ(-EPERM, device_open());
+		EXPECT_EQ(-EPERM, load(self->instance.id, self->instance.base, &one, 1));
+		EXPECT_EQ(-EPERM, load(self->instance.id, 0, NULL, 0));
+		_exit(0);
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC2317 # called by those who source it
+#
+# What the scripts beside this file share: results in KTAP, and questions to
+# mkctl and the host. Sourced, with the number of tests as argument.
+#
+# A test says what it expects by "check DESCRIPTION COMMAND...": passed if the
+# command succeeds; what it printed is shown if not.
+
+work=$(mktemp -d)
+name=${0##*/}
+number=0
+failed=0
+
+plan() {
+	echo "TAP version 13"
+	echo "1..$1"
+}
+
+skip_all() {
+	echo "TAP version 13"
+	echo "1..0 # SKIP $*"
+	exit 4
+}
+
+comment() {
+	sed 's/^/# /'
+}
+
+check() {
+	description=$1
+	shift
+	number=$((number + 1))
+	if "$@" >"$work/check" 2>&1; then
+		echo "ok $number $description"
+	else
+		echo "not ok $number $description"
+		echo "$*" | comment
+		tail -n 30 "$work/check" | comment
+		failed=$((failed + 1))
+	fi
+}
+
+finish() {
+	rm -rf "$work"
+	[ "$failed" = 0 ]
+	exit
+}
+
+# Ends a test in a kernel that was booted by kexec in the middle of it: what ran
+# the test is gone, so the line for which the reader of the output waits is
+# written here (see scripts/multikernel/check).
+finish_elsewhere() {
+	printf '\n@@ end %s %d\n' "$name" "$failed"
+	exit "$failed"
+}
+
+# Who owns what, and which CPUs the host runs on.
+ledger() {
+	cat /sys/kernel/debug/multikernel/ledger
+	echo "online $(cat /sys/devices/system/cpu/online)"
+	mkctl ps
+}
+
+# same FILE: the ledger is what it was when FILE was written.
+same() {
+	ledger >"$work/ledger"
+	diff "$1" "$work/ledger"
+}
+
+# value FILE WHAT: what the last line "spawn: WHAT: ..." in FILE says.
+value() {
+	tr -d '\r' <"$1" | sed -n "s/.*spawn: $2: //p" | tail -n 1
+}
+
+# field NAME KEY: a value of "mkctl inspect --json", numbers and strings.
+field() {
+	mkctl inspect "$1" --json | sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" |
+		head -n 1
+}
+
+# is NAME STATE [REASON]
+is() {
+	mkctl ps | awk -v name="$1" -v state="$2" -v reason="${3:-}" '
+		$2 == name { print; found = $3 == state && (reason == "" || $4 == reason) }
+		END { exit !found }'
+}
+
+# ready NAME FILE: waits until the spawn's user space is up; FILE gets its log.
+ready() {
+	mkctl logs "$1" --until 'spawn: ready' --timeout 120 >"$2"
+}
+
+# listed CPU: whether the host's /proc/cpuinfo has it.
+listed() {
+	grep -q "^processor[[:space:]]*: $1\$" /proc/cpuinfo
+}
+
+not() {
+	! "$@"
+}
+
+# spawn_has FILE CPUS MEGABYTES: what the spawn found is what was lent.
+spawn_has() {
+	memory=$(value "$1" memory)
+	memory=${memory% kB}
+	echo "cpus $(value "$1" cpus), memory $memory kB, clock $(value "$1" clock)"
+	# The kernel's own part, and what the tables take, are not in MemTotal.
+	[ "$(value "$1" cpus)" = "$2" ] &&
+		[ "${memory:-0}" -gt $(($3 * 1024 * 3 / 4)) ] &&
+		[ "$memory" -le $((($3 + 1) * 1024)) ] &&
+		value "$1" clock | awk '{ exit !($1 > 0 && $3 > $1) }'
+}
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+	deadline=$(($(cut -d. -f1 /proc/uptime) + $1))
+	shift
+	until "$@"; do
+		[ "$(cut -d. -f1 /proc/uptime)" -lt "$deadline" ] || return 1
+		usleep 100000
+	done
+}
+
+# ask NAME COMMAND: what a command prints in the spawn's shell. The quotes tell
+# the answer from the question, which the terminal echoes; the last answer
+# counts, as mkctl shows the end of what came before too.
+ask() {
+	echo "echo be''gin; $2; echo e''nd" | mkctl console "$1" --linger 3000 | tr -d '\r' |
+		awk '/^begin$/ { answer = ""; on = 1; next }
+		     /^end$/ { on = 0 }
+		     on { answer = answer $0 "\n" }
+		     END { printf "%s", answer }'
+}
