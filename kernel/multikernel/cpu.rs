@@ -240,9 +240,9 @@ const ROUNDS: usize = 16;
 ///
 /// INIT cannot be refused. But while one CPU is stopped, another that still runs may start it anew:
 /// a spawn kernel that is just bringing its CPUs up does so. So when all have confirmed there is a
-/// roll call through the mailboxes, which only the park code answers. A CPU can be taken out of the park code only
-/// by one that runs a spawn kernel; if all answer, then at the beginning of the roll call none did,
-/// and so none ever will.
+/// roll call through the mailboxes, which only the park code answers. A CPU can be taken out of the
+/// park code only by one that runs a spawn kernel; if all answer, then at the beginning of the roll
+/// call none did, and so none ever will.
 ///
 /// # Errors
 ///

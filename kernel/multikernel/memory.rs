@@ -351,7 +351,7 @@ pub(crate) fn zero_new(base: u64, size: u64) {
     let mut done = 0;
     while done < size {
         let part = CHUNK.min(size - done);
-        // SAFETY: The range has been set aside for the pool and is not in it yet, so it is nobody's;
+        // SAFETY: The range has been set aside for the pool and is not in it yet: it is nobody's;
         // it is RAM in the direct map.
         unsafe { zero_bytes(direct_map(base + done), part as usize) };
         done += part;

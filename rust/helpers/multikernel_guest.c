@@ -4,14 +4,18 @@
 
 #include <linux/cpufeature.h>
 #include <linux/irqflags.h>
+#include <linux/jiffies.h>
+#include <linux/math64.h>
 #include <linux/smp.h>
 
 #include <asm/apic.h>
 #include <asm/barrier.h>
 
-__rust_helper void rust_helper_multikernel_guest_tsc_is_known(void)
+__rust_helper void rust_helper_multikernel_guest_tsc_is_known(u32 khz)
 {
 	setup_force_cpu_cap(X86_FEATURE_TSC_KNOWN_FREQ);
+	if (!preset_lpj)
+		preset_lpj = div_u64((u64)khz * 1000, HZ);
 }
 
 /* bindgen cannot take <asm/apic.h>: it has both a type and a variable "apic". */

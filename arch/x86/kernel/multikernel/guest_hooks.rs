@@ -84,10 +84,12 @@ pub(super) fn set_clock(clock: &Clock) {
     // SAFETY: As in `leave_machine_alone()`.
     unsafe {
         bindings::x86_platform.get_wallclock = Some(get_wallclock);
-        if clock.tsc_khz.is_some() {
+        if let Some(khz) = clock.tsc_khz {
             bindings::x86_platform.calibrate_cpu = Some(tsc_khz);
             bindings::x86_platform.calibrate_tsc = Some(tsc_khz);
-            bindings::multikernel_guest_tsc_is_known();
+            // With it goes the delay loop, which counts TSC ticks and would else be calibrated by
+            // every CPU but the first.
+            bindings::multikernel_guest_tsc_is_known(khz);
         }
         if let Some(period) = clock.lapic_period(bindings::HZ) {
             bindings::multikernel_guest_set_lapic_period(period);

@@ -188,7 +188,8 @@ mod tests {
         assert_eq!(
             line(&[], " quiet spawn.run=/x "),
             "no_ipi_broadcast=1 pci=off no5lvl panic=0 tsc_early_khz=2400000 \
-             tsc=reliable cpu_init_udelay=1000 multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 quiet spawn.run=/x"
+             tsc=reliable cpu_init_udelay=1000 multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 \
+             quiet spawn.run=/x"
         );
     }
 

@@ -2,8 +2,8 @@
 
 //! The pure modules of `kernel/multikernel/`, from the files that the kernel is built from.
 //!
-//! Their own tests run here as they do under KUnit; the property tests are in `tests/`. Modules stay
-//! at the root of the crate, where they find each other as they do in the kernel.
+//! Their own tests run here as they do under KUnit; the property tests are in `tests/`. Modules
+//! stay at the root of the crate, where they find each other as they do in the kernel.
 
 #[path = "../../../../../kernel/multikernel/abi.rs"]
 pub mod abi;

@@ -55,7 +55,11 @@ fn lend(model: &mut Model, cpus: &[u32], id: InstanceId) -> Result {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {

@@ -101,7 +101,10 @@ prop_compose! {
         less in prop_oneof![4 => 0..2 * PAGE, 1 => Just(u64::MAX)],
     ) -> Segment {
         // Mostly at most `memsz`; now and then, by wrapping, one more.
-        let bufsz = if less == u64::MAX { memsz.wrapping_add(1) } else { memsz.saturating_sub(less) };
+        let bufsz = match less {
+            u64::MAX => memsz.wrapping_add(1),
+            _ => memsz.saturating_sub(less),
+        };
         Segment { buf, bufsz, mem, memsz }
     }
 }
@@ -174,7 +177,11 @@ fn compare(segments: &[Segment], entry: u64, with_low: bool) -> Result<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 20_000,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn any_list(

@@ -86,7 +86,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     /// What a follower reads and what it is told it lost are, together, all that was written.
     #[test]
@@ -170,7 +174,8 @@ proptest! {
                     ring.set_head(hostile);
                     let used = tail.wrapping_sub(hostile);
                     let count = append(&ring, tail, &vec![0; room]);
-                    prop_assert_eq!(count as u64, (room as u64).min((SIZE as u64).saturating_sub(used)));
+                    let free = (SIZE as u64).saturating_sub(used);
+                    prop_assert_eq!(count as u64, (room as u64).min(free));
                     prop_assume!(queue.len() + count <= SIZE);
                     queue.extend(vec![0; count]);
                     tail = tail.wrapping_add(count as u64);
