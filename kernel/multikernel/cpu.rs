@@ -17,6 +17,7 @@ use kernel::{
 };
 
 use crate::arch::{
+    apic::{self, ApicId},
     identity_map::IdentityMap,
     trampoline::Slot, //
 };
@@ -75,11 +76,15 @@ pub(crate) fn node(cpu: CpuId) -> i32 {
 
 fn take_offline(cpu: CpuId) -> Result {
     // SAFETY: In process context, no lock held.
-    match unsafe { bindings::remove_cpu(cpu.as_u32()) } {
+    match unsafe { bindings::multikernel_cpu_device_set_online(cpu.as_u32(), false) } {
         0 => Ok(()),
         // device_offline(): it was offline already.
         1 => Err(ENETDOWN),
-        error => Err(Error::from_errno(error)),
+        // Not the caller's lack of permission: the host does not let go of this CPU.
+        error => match Error::from_errno(error) {
+            EPERM => Err(EOPNOTSUPP),
+            error => Err(error),
+        },
     }
 }
 
@@ -91,7 +96,7 @@ fn bring_online(cpu: CpuId) -> Result {
     let mut result = Ok(());
     for _ in 0..ONLINE_TRIES {
         // SAFETY: In process context, no lock held.
-        result = match unsafe { bindings::add_cpu(cpu.as_u32()) } {
+        result = match unsafe { bindings::multikernel_cpu_device_set_online(cpu.as_u32(), true) } {
             // 1: it is online already, because somebody else was faster.
             0 | 1 => return Ok(()),
             error => Err(Error::from_errno(error)),
@@ -160,9 +165,10 @@ impl Cpu<Parked> {
 }
 
 /// Gives a CPU back to the host, which brings it online by its ordinary hotplug path. The CPU
-/// ledger has to allow that already.
-pub(crate) fn return_to_host(number: CpuId) {
-    if let Err(error) = bring_online(number) {
+/// ledger has to allow that already. Whether the CPU has left the park code for the host.
+pub(crate) fn return_to_host(number: CpuId) -> bool {
+    let online = bring_online(number);
+    if let Err(error) = online {
         pr_err!(
             "CPU {} is the host's again, but could not be brought online: {}. Try: echo 1 > /sys/devices/system/cpu/cpu{}/online\n",
             number.as_u32(),
@@ -170,6 +176,7 @@ pub(crate) fn return_to_host(number: CpuId) {
             number.as_u32(),
         );
     }
+    online.is_ok()
 }
 
 /// A CPU that an instance holds.
@@ -249,6 +256,22 @@ const ROUNDS: usize = 16;
 /// `ETIMEDOUT`: at least one CPU did not confirm, or the roll call was never complete. All count as
 /// running a spawn kernel; trying again is possible at any time.
 pub(crate) fn park_all(cpus: &mut [Held]) -> Result {
+    let parked = try_park_all(cpus);
+    // Also after a failure: those that did park need not stay awake until the next try.
+    for slot in cpus.iter_mut().filter_map(Held::slot) {
+        slot.rest();
+    }
+    parked?;
+    for cpu in cpus {
+        cpu.change(|cpu| match cpu {
+            Held::Spawn(cpu) => Held::Parked(cpu.into_state()),
+            other => other,
+        });
+    }
+    Ok(())
+}
+
+fn try_park_all(cpus: &mut [Held]) -> Result {
     for _ in 0..ROUNDS {
         for slot in cpus.iter_mut().filter_map(Held::slot) {
             slot.halt();
@@ -262,31 +285,23 @@ pub(crate) fn park_all(cpus: &mut [Held]) -> Result {
         for slot in cpus.iter_mut().filter_map(Held::slot) {
             slot.call_roll();
         }
+        let mut waited = 0;
         let absent = cpus
             .iter_mut()
             .filter_map(Held::slot)
-            .filter(|slot| !slot.is_present())
-            .count();
-        if absent == 0 {
-            for cpu in cpus {
-                if let Some(slot) = cpu.slot() {
-                    slot.rest();
-                }
-                cpu.change(|cpu| match cpu {
-                    Held::Spawn(cpu) => Held::Parked(cpu.into_state()),
-                    other => other,
-                });
-            }
+            .any(|slot| !slot.is_present(&mut waited));
+        if !absent {
             return Ok(());
         }
     }
     Err(ETIMEDOUT)
 }
 
-/// Sends INIT to the CPUs and leaves them waiting for a SIPI, in which they need no memory. For the
+/// Sends INIT to a lent CPU and leaves it waiting for a SIPI, in which it needs no memory. For the
 /// end of the host: nothing here can be used afterwards.
-pub(crate) fn halt_all(cpus: &mut [Held]) {
-    for slot in cpus.iter_mut().filter_map(Held::slot) {
-        slot.halt();
+pub(crate) fn halt_for_good(number: u32) {
+    let id = CpuId::from_u32(number).and_then(|cpu| ApicId::of_cpu(cpu).ok());
+    if let Some(id) = id {
+        apic::send_init(id);
     }
 }

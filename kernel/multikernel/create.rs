@@ -15,7 +15,8 @@ use kernel::{
 use crate::{
     arch::{
         apic::ApicId,
-        identity_map::IdentityMap, //
+        identity_map::IdentityMap,
+        trampoline::Slot, //
     },
     cpu::{self, Cpu, Held},
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
@@ -38,12 +39,17 @@ pub(crate) struct Wanted {
     pub(crate) low_bytes: u64,
 }
 
-/// Creates an instance.
+/// Creates an instance. `publish` is called when all is done but for the instance being usable, and
+/// what it returns is returned.
 ///
 /// # Errors
 ///
-/// As `MULTIKERNEL_IOCTL_CREATE` documents them; everything is where it was.
-pub(crate) fn create(subsystem: &Subsystem, wanted: Wanted) -> Result<Handle> {
+/// As `MULTIKERNEL_IOCTL_CREATE` documents them, and those of `publish`; everything is where it was.
+pub(crate) fn create<T>(
+    subsystem: &Subsystem,
+    wanted: Wanted,
+    publish: impl FnOnce(Handle) -> Result<T>,
+) -> Result<T> {
     let cpus = check_cpus(&wanted.cpus)?;
     let shared = Arc::new(SharedPages::new()?, GFP_KERNEL)?;
     let mut room = KVec::with_capacity(1, GFP_KERNEL)?;
@@ -51,22 +57,32 @@ pub(crate) fn create(subsystem: &Subsystem, wanted: Wanted) -> Result<Handle> {
     let (handle, memory, low) = reserve(subsystem, &wanted, cpus, &shared, &mut room)?;
 
     subsystem.bar_shorthands();
-    match furnish(subsystem, handle.id, &wanted, memory, low, &shared) {
-        Ok(holdings) => {
-            subsystem.put_back(handle, holdings, |instance| instance.state = State::Ready);
-            Ok(handle)
-        }
-        Err((memory, low, error)) => {
-            forget(subsystem, handle, memory, low);
-            subsystem.unbar_shorthands();
-            Err(error)
-        }
-    }
+    let furnished = furnish(subsystem, handle.id, &wanted, memory, low, &shared);
+    let (memory, low, error) = match furnished {
+        Ok(holdings) => match publish(handle) {
+            Ok(published) => {
+                subsystem.put_back(handle, holdings, |instance| instance.state = State::Ready);
+                return Ok(published);
+            }
+            Err(error) => {
+                return_cpus(subsystem, handle.id, holdings.cpus);
+                (holdings.memory, holdings.low, error)
+            }
+        },
+        Err(unfurnished) => unfurnished,
+    };
+    forget(subsystem, handle, memory, low);
+    subsystem.unbar_shorthands();
+    Err(error)
 }
 
 /// Checks that the host has the CPUs, runs on them, and can do without. Who has them is for the
 /// ledger to say.
 fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
+    let twice = |(i, cpu): (usize, &u32)| numbers.iter().take(i).any(|other| other == cpu);
+    if numbers.iter().enumerate().any(twice) {
+        return Err(EINVAL);
+    }
     let subsystem = Subsystem::get()?;
     let registry = subsystem.lock();
     let mut cpus = KVec::with_capacity(numbers.len(), GFP_KERNEL)?;
@@ -171,7 +187,7 @@ fn reserve(
     });
     if let Err(error) = pushed {
         for &cpu in &wanted.cpus {
-            registry.cpus.give_back(cpu);
+            registry.cpus.give_back(cpu, id);
         }
         for region in memory {
             registry.memory.give_back(region);
@@ -267,6 +283,8 @@ fn prepare_memory(
     for region in Iterator::chain(memory.iter(), [low]) {
         tables.map(region.base(), region.size())?;
     }
+    // Unlike the pool's, these pages are as firmware left them until they are lent.
+    low.zero(low.base(), low.size())?;
     Ok(tables)
 }
 
@@ -299,12 +317,10 @@ fn take_cpu(subsystem: &Subsystem, id: InstanceId, number: u32) -> Result<Cpu<cp
             Ok(cpu)
         }
         Err((slot, error)) => {
-            let mut registry = subsystem.lock();
-            registry.slots.give_back(slot);
-            registry.cpus.set(number, CpuOwner::Returning(id));
-            drop(registry);
-            if !cpu::is_online(cpu) && error != ENETDOWN {
-                cpu::return_to_host(cpu);
+            if cpu::is_online(cpu) {
+                subsystem.lock().slots.give_back(slot);
+            } else {
+                return_cpu(subsystem, id, cpu, slot);
             }
             Err(error)
         }
@@ -319,13 +335,24 @@ fn return_cpus(subsystem: &Subsystem, id: InstanceId, held: KVec<Held>) {
             continue;
         };
         let (number, slot) = cpu.into_slot();
-        let mut registry = subsystem.lock();
-        registry.slots.give_back(slot);
-        registry.cpus.set(number.as_u32(), CpuOwner::Returning(id));
-        drop(registry);
-        cpu::return_to_host(number);
-        subsystem.lock().cpus.give_back(number.as_u32());
+        return_cpu(subsystem, id, number, slot);
     }
+}
+
+/// Gives a CPU back to the host. Its mailbox is free only when the host has started it: until then
+/// the CPU has its stack there.
+fn return_cpu(subsystem: &Subsystem, id: InstanceId, number: CpuId, slot: Slot) {
+    let mut registry = subsystem.lock();
+    registry.cpus.set(number.as_u32(), CpuOwner::Returning(id));
+    drop(registry);
+    let left = cpu::return_to_host(number);
+    let mut registry = subsystem.lock();
+    if left {
+        registry.slots.give_back(slot);
+    } else {
+        registry.slots.strand(slot);
+    }
+    registry.cpus.give_back(number.as_u32(), id);
 }
 
 /// Strikes an instance off the ledgers, and out of the list.
@@ -347,7 +374,7 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
     let gone = gone.and_then(|at| registry.instances.remove(at).ok());
     if let Some(instance) = &gone {
         for cpu in &instance.cpus {
-            registry.cpus.give_back(cpu.as_u32());
+            registry.cpus.give_back(cpu.as_u32(), handle.id);
         }
     }
     drop(guard);
@@ -376,7 +403,7 @@ pub(crate) fn destroy(subsystem: &Subsystem, handle: Handle) -> Result {
     } = holdings;
     return_cpus(subsystem, handle.id, cpus);
     drop(tables);
-    for region in Iterator::chain(memory.iter(), [&low]) {
+    for region in &memory {
         // Cannot fail: it is the region's own range.
         let _ = region.zero(region.base(), region.size());
     }

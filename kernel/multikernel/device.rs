@@ -170,7 +170,7 @@ fn pool_grow(subsystem: &Subsystem, argument: usize) -> Result {
             base: Some(base),
             ..request
         };
-        // Cannot fail: the range has just been added, and nobody was told of it.
+        // If somebody has been faster and taken it, it stays in the pool, which is no harm.
         let _ = pool::shrink(subsystem, &undo);
     })
 }
@@ -318,27 +318,21 @@ fn create_instance(subsystem: &Subsystem, argument: usize) -> Result {
         memory.push(request, GFP_KERNEL)?;
     }
 
-    let handle = create::create(
-        subsystem,
-        Wanted {
-            name,
-            cpus,
-            memory,
-            low_bytes,
-        },
-    )?;
-    let result = InstanceFile::open(subsystem, handle).and_then(|file| {
+    let wanted = Wanted {
+        name,
+        cpus,
+        memory,
+        low_bytes,
+    };
+    let file = create::create(subsystem, wanted, |handle| {
+        let file = InstanceFile::open(subsystem, handle)?;
         request.value.id = handle.id.get();
         request.value.fd = file.descriptor();
         request.write()?;
-        file.install();
-        Ok(())
-    });
-    if result.is_err() {
-        // Nobody knows of it yet, so nobody is in the way.
-        let _ = create::destroy(subsystem, handle);
-    }
-    result
+        Ok(file)
+    })?;
+    file.install();
+    Ok(())
 }
 
 fn open_instance(subsystem: &Subsystem, argument: usize) -> Result {
@@ -411,8 +405,9 @@ impl AnonFile for InstanceFile {
         }
     }
 
-    fn mapping(&self) -> (u64, u64) {
-        (self.shared.phys(), abi::SHARED_SIZE)
+    fn mapping(&self) -> Result<(u64, u64)> {
+        check_capable()?;
+        Ok((self.shared.phys(), abi::SHARED_SIZE))
     }
 }
 

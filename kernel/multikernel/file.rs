@@ -30,7 +30,11 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
 
     /// Physical address and size of what mmap(2) maps at offset 0. It stays what it is for as long
     /// as `self` lives.
-    fn mapping(&self) -> (u64, u64);
+    ///
+    /// # Errors
+    ///
+    /// The errno that mmap(2) fails with.
+    fn mapping(&self) -> Result<(u64, u64)>;
 }
 
 struct Operations<T>(PhantomData<T>);
@@ -88,7 +92,10 @@ impl<T: AnonFile> Operations<T> {
         vma: *mut bindings::vm_area_struct,
     ) -> kernel::ffi::c_int {
         // SAFETY: The file is open during the call, and after it for as long as the mapping lives.
-        let (base, size) = unsafe { Self::data(file) }.mapping();
+        let (base, size) = match unsafe { Self::data(file) }.mapping() {
+            Ok(mapping) => mapping,
+            Err(error) => return error.to_errno(),
+        };
         // SAFETY: The VFS gives a valid area.
         let result = unsafe {
             let area = &mut *vma;

@@ -450,6 +450,15 @@ pub enum CpuOwner {
     Returning(InstanceId),
 }
 
+impl CpuOwner {
+    /// The instance that it goes to, is with, or comes from.
+    pub fn id(self) -> InstanceId {
+        match self {
+            Self::Lending(id) | Self::Instance(id) | Self::Returning(id) => id,
+        }
+    }
+}
+
 /// CPUs that are not the host's, by the host's CPU number.
 ///
 /// # Invariants
@@ -503,16 +512,24 @@ impl CpuLedger {
         Ok(())
     }
 
-    /// Changes what is written of a CPU that the host does not have.
+    /// Every CPU that the host does not have, with its owner.
+    pub fn entries(&self) -> &[(u32, CpuOwner)] {
+        &self.entries
+    }
+
+    /// Changes what is written of a CPU, if it is written to be the same instance's.
     pub fn set(&mut self, cpu: u32, owner: CpuOwner) {
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.0 == cpu) {
+        let same = |entry: &&mut (u32, CpuOwner)| entry.0 == cpu && entry.1.id() == owner.id();
+        if let Some(entry) = self.entries.iter_mut().find(same) {
             entry.1 = owner;
         }
     }
 
-    /// The CPU is the host's again.
-    pub fn give_back(&mut self, cpu: u32) {
-        self.entries.retain(|entry| entry.0 != cpu);
+    /// The CPU is the host's again, if it is written to be this instance's: it may have been lent to
+    /// another one since.
+    pub fn give_back(&mut self, cpu: u32, id: InstanceId) {
+        self.entries
+            .retain(|entry| entry.0 != cpu || entry.1.id() != id);
     }
 }
 
@@ -686,7 +703,10 @@ mod tests {
         assert_eq!(ledger.owner(3), Some(CpuOwner::Lending(id(1))));
         ledger.set(3, CpuOwner::Instance(id(1)));
         assert_eq!(ledger.owner(3), Some(CpuOwner::Instance(id(1))));
-        ledger.give_back(3);
+        ledger.set(3, CpuOwner::Returning(id(2)));
+        ledger.give_back(3, id(2));
+        assert_eq!(ledger.owner(3), Some(CpuOwner::Instance(id(1))));
+        ledger.give_back(3, id(1));
         assert_eq!(ledger.owner(3), None);
         assert_eq!(ledger.len(), 1);
         Ok(())

@@ -231,7 +231,7 @@ impl SharedPages {
     ///
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        let flags = bindings::GFP_KERNEL | bindings::__GFP_ZERO;
+        let flags = bindings::GFP_KERNEL | bindings::__GFP_ZERO | bindings::__GFP_NOWARN;
         // SAFETY: In process context; returns pages or NULL.
         let page = unsafe { bindings::alloc_pages(flags, SHARED_ORDER) };
         if page.is_null() {
@@ -329,20 +329,27 @@ pub(crate) fn allocate_contiguous(
     below_4g: bool,
     nid: Option<i32>,
 ) -> Result<(u64, i32)> {
-    // alloc_contig_pages() aligns only powers of two; what is too much goes back at once.
-    let rounded = size.checked_next_power_of_two().ok_or(ENOSPC)?.max(align);
+    // alloc_contig_pages() aligns only powers of two; of others, what is too much goes back at once.
+    let exact = size.is_power_of_two() && size >= align;
+    let slack = if exact { 0 } else { align - PAGE_SIZE };
+    let taken = size.checked_add(slack).ok_or(ENOSPC)?;
     // SAFETY: In process context. The function takes any numbers, and returns a page or NULL.
     let page =
-        unsafe { bindings::multikernel_alloc_contig(pages(rounded), below_4g, nid.unwrap_or(-1)) };
+        unsafe { bindings::multikernel_alloc_contig(pages(taken), below_4g, nid.unwrap_or(-1)) };
     if page.is_null() {
         return Err(ENOSPC);
     }
     // SAFETY: `page` is the first of the pages that were just allocated.
     let base = unsafe { bindings::multikernel_page_to_phys(page) };
-    if rounded > size {
-        free_contiguous(base + size, rounded - size);
+    let start = base.next_multiple_of(align);
+    let (before, after) = (start - base, slack - (start - base));
+    if before != 0 {
+        free_contiguous(base, before);
     }
-    Ok((base, node_of(base)))
+    if after != 0 {
+        free_contiguous(start + size, after);
+    }
+    Ok((start, node_of(start)))
 }
 
 /// Fills memory that is about to enter the pool with zeroes, so that an instance finds nothing of

@@ -132,7 +132,6 @@ fn set_up() -> Result {
     for entry in low.entries() {
         let end = (entry.base + entry.size).min(page);
         if entry.base < end {
-            memory::zero_new(entry.base, end - entry.base);
             rest.insert(entry.base, end - entry.base, entry.nid, true)?;
         }
     }

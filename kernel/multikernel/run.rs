@@ -128,7 +128,20 @@ fn write_header(shared: &SharedPages, header: SharedHeader) {
 /// - `ETIMEDOUT`: a CPU did not confirm; the instance is Failed, and can be stopped again.
 /// - `ESTALE`.
 pub(crate) fn stop(subsystem: &Subsystem, handle: Handle, reason: Reason) -> Result<Reason> {
+    stop_if(subsystem, handle, reason, |_| true)
+}
+
+/// [`stop`], if `still` says so when the instance is in hand; `EALREADY` if not.
+fn stop_if(
+    subsystem: &Subsystem,
+    handle: Handle,
+    reason: Reason,
+    still: impl FnOnce(&Instance) -> bool,
+) -> Result<Reason> {
     let mut holdings = subsystem.take_holdings(handle, Purpose::Stop, |instance| {
+        if !still(instance) {
+            return Err(EALREADY);
+        }
         match instance.state {
             State::Running | State::Failed => instance.state = State::Stopping,
             State::Empty | State::Stopping => return Err(EBUSY),
@@ -170,6 +183,8 @@ pub(crate) fn stop_in_order(
     let mut registry = subsystem.lock();
     let instance = registry.find(handle)?;
     match instance.state {
+        // Just being started: what it said in its last life does not count.
+        State::Running if instance.holdings.is_none() => return Err(EBUSY),
         State::Running => {}
         State::Empty | State::Stopping | State::Failed => return Err(EBUSY),
         State::Ready | State::Loaded | State::Stopped | State::Crashed => return Err(EALREADY),
@@ -184,14 +199,23 @@ pub(crate) fn stop_in_order(
             State::Failed => return Err(ETIMEDOUT),
             _ => return Ok(instance.reason),
         }
-        match subsystem
+        let error = match subsystem
             .changed()
             .wait_interruptible_timeout(&mut registry, left)
         {
-            CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
-            CondVarTimeoutResult::Timeout => return Err(ETIMEDOUT),
-            CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
-        }
+            CondVarTimeoutResult::Woken { jiffies } => {
+                left = jiffies;
+                continue;
+            }
+            CondVarTimeoutResult::Timeout => ETIMEDOUT,
+            CondVarTimeoutResult::Signal { .. } => EINTR,
+        };
+        // It may have ended at the last moment.
+        let instance = registry.find(handle)?;
+        return match instance.state {
+            State::Stopped | State::Crashed => Ok(instance.reason),
+            _ => Err(error),
+        };
     }
 }
 
@@ -210,11 +234,13 @@ pub(crate) fn ask_to_end(instance: &Instance) -> Result {
     if !looks_at_requests(instance) {
         return Err(EOPNOTSUPP);
     }
+    let (id, vector) = guest_doorbell(instance)?;
     instance.shared.write_u32(
         offset_of!(SharedHeader, request) as u64,
         abi::REQUEST_POWEROFF,
     );
-    ring_instance(instance)
+    apic::send_interrupt(id, vector);
+    Ok(())
 }
 
 /// Rings a spawn's doorbell.
@@ -228,11 +254,16 @@ pub(crate) fn ring(subsystem: &Subsystem, handle: Handle) -> Result {
     if instance.state != State::Running {
         return Err(EALREADY);
     }
-    ring_instance(instance)
+    if instance.holdings.is_none() {
+        return Err(EBUSY);
+    }
+    let (id, vector) = guest_doorbell(instance)?;
+    apic::send_interrupt(id, vector);
+    Ok(())
 }
 
 /// The spawn's word is good only for a CPU that is its own and a vector that no exception has.
-fn ring_instance(instance: &Instance) -> Result {
+fn guest_doorbell(instance: &Instance) -> Result<(apic::ApicId, u8)> {
     let word = |offset: usize| instance.shared.read_u32(offset as u64);
     let vector = u8::try_from(word(offset_of!(SharedHeader, guest_vector)));
     let vector = vector.ok().filter(|&vector| vector >= 32);
@@ -241,34 +272,35 @@ fn ring_instance(instance: &Instance) -> Result {
     let (Some(vector), Some(&cpu)) = (vector, instance.cpus.iter().find(own)) else {
         return Err(EOPNOTSUPP);
     };
-    apic::send_interrupt(apic::ApicId::of_cpu(cpu)?, vector);
-    Ok(())
+    Ok((apic::ApicId::of_cpu(cpu)?, vector))
 }
 
 /// Parks the CPUs of every spawn that has said it ended.
 pub(crate) fn reap(subsystem: &Subsystem) {
-    while let Some((handle, reason)) = ended(subsystem) {
-        match stop(subsystem, handle, reason) {
-            Ok(_) => {}
-            // Somebody else is at it, and it will not be Running when they are done.
-            Err(EBUSY | EALREADY | ESTALE) => break,
-            Err(error) => {
-                pr_err!(
-                    "instance {} ended but could not be stopped: {}\n",
-                    handle.id.get(),
-                    error.to_errno()
-                );
-                break;
-            }
+    let mut seen = 0;
+    while let Some((handle, reason)) = ended(subsystem, seen) {
+        seen = handle.serial;
+        // What was said is looked at again: since then the instance may have begun a new life.
+        let same = |instance: &Instance| last_words(instance) == Some(reason);
+        match stop_if(subsystem, handle, reason, same) {
+            // The others: somebody else is at it, and it will not be Running when they are done.
+            Ok(_) | Err(EBUSY | EALREADY | ESTALE) => {}
+            Err(error) => pr_err!(
+                "instance {} ended but could not be stopped: {}\n",
+                handle.id.get(),
+                error.to_errno()
+            ),
         }
     }
 }
 
-fn ended(subsystem: &Subsystem) -> Option<(Handle, Reason)> {
+/// The first instance with a serial number above `seen` whose spawn says that it has ended.
+fn ended(subsystem: &Subsystem, seen: u64) -> Option<(Handle, Reason)> {
     let registry = subsystem.lock();
     registry
         .instances
         .iter()
+        .filter(|instance| instance.serial > seen)
         .find_map(|instance| Some((instance.handle(), last_words(instance)?)))
 }
 

@@ -21,6 +21,7 @@ use kernel::{
 use crate::{
     cpu,
     instance::{Handle, Reason, State},
+    ledger::CpuOwner,
     registry::Subsystem,
     run, //
 };
@@ -92,8 +93,8 @@ fn is_quiet(subsystem: &Subsystem) -> bool {
         .all(|instance| instance.holdings.is_some())
 }
 
-/// An instance whose spawn may still run, beyond those that were `seen`.
-fn next_live(subsystem: &Subsystem, seen: &[Handle]) -> Option<Handle> {
+/// The first instance with a serial number above `seen` whose spawn may still run.
+fn next_live(subsystem: &Subsystem, seen: u64) -> Option<Handle> {
     let registry = subsystem.lock();
     registry
         .instances
@@ -105,7 +106,7 @@ fn next_live(subsystem: &Subsystem, seen: &[Handle]) -> Option<Handle> {
             )
         })
         .map(|instance| instance.handle())
-        .find(|handle| !seen.contains(handle))
+        .find(|handle| handle.serial > seen)
 }
 
 /// Asks all spawns to power off at once. How many look at the request.
@@ -114,7 +115,7 @@ fn ask_all(subsystem: &Subsystem) -> usize {
     registry
         .instances
         .iter()
-        .filter(|instance| instance.state == State::Running)
+        .filter(|instance| instance.state == State::Running && instance.holdings.is_some())
         .filter(|instance| {
             pr_notice!(
                 "stopping instance {} before the host ends\n",
@@ -144,21 +145,22 @@ fn end_all(subsystem: &Subsystem) {
         wait_for(GRACE_MS, || count_asked_live(subsystem) == 0);
     }
 
-    let mut seen = KVec::new();
-    while let Some(handle) = next_live(subsystem, &seen) {
+    let mut seen = 0;
+    while let Some(handle) = next_live(subsystem, seen) {
+        seen = handle.serial;
         // EBUSY: its own end is being worked on at this moment.
         let stopped = wait_for(GRACE_MS, || {
             !matches!(run::stop(subsystem, handle, Reason::Forced), Err(EBUSY))
         });
-        if !stopped || seen.push(handle, GFP_KERNEL).is_err() {
+        if !stopped {
             pr_err!("instance {} could not be stopped\n", handle.id.get());
-            break;
         }
     }
-    let mut registry = subsystem.lock();
-    for instance in registry.instances.iter_mut() {
-        if let Some(holdings) = instance.holdings.as_mut() {
-            cpu::halt_all(&mut holdings.cpus);
+    // All of them, stopped in order or not: what they run on will be overwritten.
+    let registry = subsystem.lock();
+    for &(cpu, owner) in registry.cpus.entries() {
+        if matches!(owner, CpuOwner::Instance(_)) {
+            cpu::halt_for_good(cpu);
         }
     }
 }

@@ -40,6 +40,27 @@ __rust_helper unsigned int rust_helper_multikernel_num_online_cpus(void)
 	return num_online_cpus();
 }
 
+/* As add_cpu() and remove_cpu(), but for CPUs that may have been ejected. */
+__rust_helper int
+rust_helper_multikernel_cpu_device_set_online(unsigned int cpu, bool online)
+{
+	struct device *dev;
+	int ret = -ENODEV;
+
+	lock_device_hotplug();
+	dev = get_cpu_device(cpu);
+	if (dev)
+		ret = online ? device_online(dev) : device_offline(dev);
+	unlock_device_hotplug();
+	return ret;
+}
+
+/* Where the BIOS says, in the BIOS data area, that its own memory begins. */
+__rust_helper unsigned int rust_helper_multikernel_bios_ram_end(void)
+{
+	return *(unsigned short *)__va(0x413) << 10;
+}
+
 __rust_helper void *rust_helper_multikernel_phys_to_virt(phys_addr_t phys)
 {
 	return phys_to_virt(phys);

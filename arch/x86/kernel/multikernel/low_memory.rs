@@ -20,6 +20,9 @@ const FIRST: u64 = 0x10000;
 /// End of conventional memory; above are the VGA window and ROMs.
 const LAST: u64 = 0xa0000;
 
+/// Below this no BIOS has its own memory (BIOS_START_MIN in arch/x86/kernel/ebda.c).
+const LOWEST_BIOS: u64 = 0x20000;
+
 /// Calls `found` with base and size of each run of pages that can be lent.
 ///
 /// # Errors
@@ -28,18 +31,20 @@ const LAST: u64 = 0xa0000;
 pub(crate) fn for_each_range(mut found: impl FnMut(u64, u64) -> Result) -> Result {
     // SAFETY: These only read values that are fixed since boot; the pointer to the extended BIOS
     // data area is in the first page, which is mapped.
-    let (blob, blob_size, ebda) = unsafe {
+    let (blob, blob_size, ebda, bios) = unsafe {
         (
             bindings::multikernel_realmode_base(),
             bindings::multikernel_realmode_size() as u64,
             u64::from(bindings::multikernel_bios_ebda()),
+            u64::from(bindings::multikernel_bios_ram_end()),
         )
     };
-    let last = if (FIRST..LAST).contains(&ebda) {
-        ebda
-    } else {
-        LAST
-    };
+    // As reserve_bios_regions(): the lower of the two, as far as they make sense.
+    let last = [ebda, bios]
+        .into_iter()
+        .filter(|at| (LOWEST_BIOS..LAST).contains(at))
+        .fold(LAST, u64::min)
+        & !(PAGE_SIZE - 1);
     let usable = |at: u64| {
         let free = at + PAGE_SIZE <= blob || at >= blob + blob_size;
         let frame = (at / PAGE_SIZE) as usize;

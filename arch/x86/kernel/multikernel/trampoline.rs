@@ -253,6 +253,8 @@ fn interrupt_gate(address: u64) -> [u8; 16] {
 /// Which mailboxes are in use.
 pub(crate) struct Slots {
     taken: [bool; SLOTS],
+    /// Of CPUs that are the host's again but still sit in the park code.
+    stranded: KVec<Slot>,
 }
 
 impl Slots {
@@ -260,6 +262,7 @@ impl Slots {
     pub(crate) const fn new() -> Self {
         Self {
             taken: [false; SLOTS],
+            stranded: KVec::new(),
         }
     }
 
@@ -269,6 +272,11 @@ impl Slots {
     ///
     /// `ENOSPC` if all are taken.
     pub(crate) fn take(&mut self, trampoline: &'static Trampoline, id: ApicId) -> Result<Slot> {
+        let stranded = self.stranded.iter().position(|slot| slot.id == id);
+        if let Some(mut slot) = stranded.and_then(|at| self.stranded.remove(at).ok()) {
+            slot.command(COMMAND_PARK, 0, 0, 0);
+            return Ok(slot);
+        }
         let index = self.taken.iter().position(|taken| !taken).ok_or(ENOSPC)?;
         let mailbox = trampoline.mailboxes.get(index).ok_or(ENOSPC)?;
         if let Some(taken) = self.taken.get_mut(index) {
@@ -291,10 +299,18 @@ impl Slots {
         Ok(slot)
     }
 
-    /// Makes a mailbox free again.
+    /// Keeps the mailbox of a CPU that the host could not start: the CPU has its stack there. Who
+    /// lends the CPU next gets it.
+    pub(crate) fn strand(&mut self, slot: Slot) {
+        // Without memory for it the mailbox is never used again, which costs 256 bytes.
+        let _ = self.stranded.push(slot, GFP_KERNEL);
+    }
+
+    /// Makes a mailbox free again, whose CPU has been started elsewhere.
     pub(crate) fn give_back(&mut self, mut slot: Slot) {
         slot.write_apic_id(NOBODY);
-        slot.command(COMMAND_PARK, 0, 0, 0);
+        // A CPU that is late, and still looks, is not to stay awake.
+        slot.command(COMMAND_REST, 0, 0, 0);
         if let Some(taken) = self.taken.get_mut(slot.index) {
             *taken = false;
         }
@@ -327,7 +343,7 @@ const ANSWER_MICROSECONDS: u64 = 2_000_000;
 /// After how long INIT and SIPI are sent again to a CPU that is to park, at first; each time it is
 /// twice as long. A SIPI can be lost: the CPU may not have taken the INIT yet.
 const RESEND_MICROSECONDS: u64 = 2_000;
-/// How long an answer to the roll call may take.
+/// How long the answers to a roll call may take, all together.
 const PRESENT_MICROSECONDS: u64 = 100_000;
 
 impl Slot {
@@ -436,18 +452,19 @@ impl Slot {
     }
 
     /// Waits for the answer to [`Self::call_roll`], `false` if it does not come soon.
-    pub(crate) fn is_present(&self) -> bool {
-        let mut waited = 0;
+    ///
+    /// `waited` counts the microseconds for all CPUs of a roll call together.
+    pub(crate) fn is_present(&self, waited: &mut u64) -> bool {
         loop {
             // SAFETY: By the invariants.
             let reply = unsafe { ptr::read_volatile(&raw const (*self.mailbox).roll_reply) };
             if reply == self.sequence {
                 return true;
             }
-            if waited >= PRESENT_MICROSECONDS {
+            if *waited >= PRESENT_MICROSECONDS {
                 return false;
             }
-            waited += wait(waited);
+            *waited += wait(*waited);
         }
     }
 }

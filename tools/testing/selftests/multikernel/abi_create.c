@@ -150,10 +150,11 @@ TEST_F(host, low_bytes_out_of_range)
 
 TEST_F(host, cpu_that_cannot_be_lent)
 {
+	const __u32 last = self->before.cpus[self->before.nr_cpus - 1].cpu;
 	__u32 all[LEDGER_CPUS], i;
 
 	EXPECT_EQ(-EOPNOTSUPP, try_cpu(self->device, 0));
-	EXPECT_EQ(-ENODEV, try_cpu(self->device, self->before.cpus[self->before.nr_cpus - 1].cpu + 1));
+	EXPECT_EQ(-ENODEV, try_cpu(self->device, last + 1));
 	EXPECT_EQ(-ENODEV, try_cpu(self->device, 100000));
 	EXPECT_EQ(-ENODEV, try_cpu(self->device, UINT32_MAX));
 	/* All that the host has, CPU 0 included. */
@@ -362,7 +363,8 @@ TEST_F(host, pool_refuses)
 		EXPECT_EQ(-EINVAL, pool(self->device, both[i], 0, 0, UNIT + 1, -1));
 		EXPECT_EQ(-EINVAL, pool(self->device, both[i], 0, UNIT, UNIT, -1));
 		EXPECT_EQ(-EINVAL, pool(self->device, both[i], 0x80000000, 0, UNIT, -1));
-		EXPECT_EQ(-EINVAL, pool(self->device, both[i], MULTIKERNEL_RANGE_BOOT, 0, UNIT, -1));
+		EXPECT_EQ(-EINVAL, pool(self->device, both[i], MULTIKERNEL_RANGE_BOOT,
+					0, UNIT, -1));
 		EXPECT_EQ(-EINVAL, pool(self->device, both[i], 0, 0, UNIT, -2));
 		EXPECT_EQ(-EINVAL, pool(self->device, both[i], 0, 0, UNIT, 1000000));
 		EXPECT_EQ(-EINVAL, pool(self->device, both[i], MULTIKERNEL_RANGE_BELOW_4G |

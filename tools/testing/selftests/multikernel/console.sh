@@ -21,7 +21,8 @@ answers() {
 
 # More than the ring holds: nothing hangs, and the end is there.
 floods() {
-	ask console 'i=0; while [ $i -lt 3000 ]; do echo "line $i of a long text, to fill the ring"; i=$((i + 1)); done' \
+	text='line $i of a long text, to fill the ring'
+	ask console "i=0; while [ \$i -lt 3000 ]; do echo \"$text\"; i=\$((i + 1)); done" \
 		>"$work/flood"
 	tail -n 3 "$work/flood"
 	tail -n 1 "$work/flood" | grep -q 'line 2999 '
@@ -36,7 +37,7 @@ check "user space comes up" ready console "$work/log"
 check "the first line is there" grep -q '0.000000\] Linux version' "$work/log"
 check "a command is answered" answers 'echo $((6 * 7))' 42
 check "much output" floods
-echo 'echo c >/proc/sysrq-trigger' | mkctl console console --linger 2000 >/dev/null 2>&1
+echo 'echo c >/proc/sysrq-trigger' | mkctl console --linger 2000 console >/dev/null 2>&1
 check "a crash is noticed" wait_for 20 is console crashed panic
 check "its last words are kept" mkctl logs console --until 'sysrq triggered crash' --timeout 5
 mkctl start console >/dev/null

@@ -9,6 +9,7 @@
 
 #include <linux/capability.h>
 
+#include "../kselftest.h"
 #include "host.h"
 
 int device_open(void)
@@ -66,18 +67,20 @@ bool ledger_same(const struct ledger *before, const struct ledger *after)
 	for (i = 0; i < LEDGER_RANGES; i++) {
 		const struct multikernel_range *was = &before->ranges[i], *is = &after->ranges[i];
 
-		if (memcmp(was, is, sizeof(*was)))
-			printf("# range %u: %#llx+%#llx owner %u id %u became %#llx+%#llx owner %u id %u\n",
-			       i, was->base, was->size, was->owner, was->id,
-			       is->base, is->size, is->owner, is->id);
+		if (!memcmp(was, is, sizeof(*was)))
+			continue;
+		printf("# range %u: %#llx+%#llx owner %u id %u became %#llx+%#llx owner %u id %u\n",
+		       i, was->base, was->size, was->owner, was->id,
+		       is->base, is->size, is->owner, is->id);
 	}
 	for (i = 0; i < LEDGER_CPUS; i++) {
 		const struct multikernel_cpu *was = &before->cpus[i], *is = &after->cpus[i];
 
-		if (memcmp(was, is, sizeof(*was)))
-			printf("# CPU %u: owner %u id %u online %u became owner %u id %u online %u\n",
-			       was->cpu, was->owner, was->id, was->online,
-			       is->owner, is->id, is->online);
+		if (!memcmp(was, is, sizeof(*was)))
+			continue;
+		printf("# CPU %u: owner %u id %u online %u became owner %u id %u online %u\n",
+		       was->cpu, was->owner, was->id, was->online,
+		       is->owner, is->id, is->online);
 	}
 	return false;
 }
@@ -141,9 +144,9 @@ int get_info(int fd, struct info *info)
 	memset(info, 0, sizeof(*info));
 	info->get.size = sizeof(info->get);
 	info->get.cpus = (uintptr_t)info->cpus;
-	info->get.nr_cpus = sizeof(info->cpus) / sizeof(info->cpus[0]);
+	info->get.nr_cpus = ARRAY_SIZE(info->cpus);
 	info->get.ranges = (uintptr_t)info->ranges;
-	info->get.nr_ranges = sizeof(info->ranges) / sizeof(info->ranges[0]);
+	info->get.nr_ranges = ARRAY_SIZE(info->ranges);
 	err = mk_ioctl(fd, MULTIKERNEL_IOCTL_GET_INFO, &info->get);
 	return err;
 }

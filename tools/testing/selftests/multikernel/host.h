@@ -15,7 +15,7 @@
 #include <linux/multikernel.h>
 
 #define PAGE		4096UL
-#define MIB		(1UL << 20)
+#define MIB		(1024 * 1024UL)
 /* The unit in which memory is lent. */
 #define UNIT		((__u64)MULTIKERNEL_MEMORY_ALIGN)
 /* How much the fixtures put into the pool, in one piece. */

@@ -75,7 +75,8 @@ value() {
 
 # field NAME KEY: a value of "mkctl inspect --json", numbers and strings.
 field() {
-	mkctl inspect "$1" --json | sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" |
+	mkctl inspect "$1" --json |
+		sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" |
 		head -n 1
 }
 

@@ -4,11 +4,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "../kselftest.h"
 #include "payload.h"
-
-extern const char payload_begin[], payload_end[];
-extern const char storm_begin[], storm_end[], storm_long[], storm_gdt[], storm_gdt_pointer[];
-extern const char storm_far_pointer[], storm_data[];
 
 /* Where things are in the instance's memory, from its base. */
 #define CONTROL_AT	0
@@ -64,7 +61,7 @@ static void fill_storm(char *page, __u64 low, __u64 counters, __u32 own, __u32 s
 
 int payload_load(struct payload *payload, int mode, __u32 own, __u32 sibling)
 {
-	static __u64 tables[TABLES][512] __attribute__((aligned(4096)));
+	static __u64 tables[TABLES][512];
 	static char storm[PAGE];
 	struct instance *instance = payload->instance;
 	__u64 base = instance->base;
@@ -93,7 +90,7 @@ int payload_load(struct payload *payload, int mode, __u32 own, __u32 sibling)
 	memset((void *)payload->shared + RECORD_OFFSET, 0, sizeof(struct record));
 	payload->entry = base + CODE_AT;
 	payload->argument = base + CONTROL_AT;
-	return load(instance->id, payload->entry, list, sizeof(list) / sizeof(list[0]));
+	return load(instance->id, payload->entry, list, ARRAY_SIZE(list));
 }
 
 int payload_start(struct payload *payload)

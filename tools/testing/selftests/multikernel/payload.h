@@ -75,6 +75,11 @@
 
 #include "host.h"
 
+/* Labels in payload.S: the payload, and the storm's page with what is filled in there. */
+extern const char payload_begin[], payload_end[];
+extern const char storm_begin[], storm_end[], storm_long[], storm_gdt[], storm_gdt_pointer[];
+extern const char storm_far_pointer[], storm_data[];
+
 struct control {
 	__u64 mode;
 	__u64 shared;

@@ -17,7 +17,7 @@ const CPUS: u32 = 12;
 enum Step {
     Lend(Vec<u32>, InstanceId, Option<usize>),
     Set(u32, CpuOwner),
-    GiveBack(u32),
+    GiveBack(u32, InstanceId),
 }
 
 fn id() -> impl Strategy<Value = InstanceId> {
@@ -34,7 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (prop::collection::vec(0..CPUS, 0..5), id(), prop::option::weighted(0.3, 0..2usize))
             .prop_map(|(cpus, id, fails)| Step::Lend(cpus, id, fails)),
         2 => (0..CPUS, owner).prop_map(|(cpu, owner)| Step::Set(cpu, owner)),
-        3 => (0..CPUS).prop_map(Step::GiveBack),
+        3 => (0..CPUS, id()).prop_map(|(cpu, id)| Step::GiveBack(cpu, id)),
     ]
 }
 
@@ -77,12 +77,18 @@ proptest! {
                 }
                 Step::Set(cpu, owner) => {
                     ledger.set(*cpu, *owner);
-                    // A CPU of the host's cannot be given away like this.
-                    model.entry(*cpu).and_modify(|was| *was = *owner);
+                    // A CPU of the host's cannot be given away like this, nor another instance's.
+                    model.entry(*cpu).and_modify(|was| {
+                        if was.id() == owner.id() {
+                            *was = *owner;
+                        }
+                    });
                 }
-                Step::GiveBack(cpu) => {
-                    ledger.give_back(*cpu);
-                    model.remove(cpu);
+                Step::GiveBack(cpu, id) => {
+                    ledger.give_back(*cpu, *id);
+                    if model.get(cpu).is_some_and(|owner| owner.id() == *id) {
+                        model.remove(cpu);
+                    }
                 }
             }
             prop_assert_eq!(ledger.len(), model.len());
