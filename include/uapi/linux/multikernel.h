@@ -29,7 +29,7 @@
  * An instance fd can be mmap(2)ed, MAP_SHARED, at offset 0 for up to
  * &multikernel_ioctl_get_info.shared_size bytes: the instance's shared area,
  * whose layout is in kernel/multikernel/abi.rs and
- * Documentation/multikernel/abi.rst.
+ * Documentation/multikernel/abi.rst. That needs CAP_SYS_BOOT as well.
  */
 
 /**
