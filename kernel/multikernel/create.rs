@@ -44,7 +44,8 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 ///
-/// As `MULTIKERNEL_IOCTL_CREATE` documents them, and those of `publish`; everything is where it was.
+/// As `MULTIKERNEL_IOCTL_CREATE` documents them, and those of `publish`; everything is where it
+/// was.
 pub(crate) fn create<T>(
     subsystem: &Subsystem,
     wanted: Wanted,

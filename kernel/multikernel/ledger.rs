@@ -525,8 +525,8 @@ impl CpuLedger {
         }
     }
 
-    /// The CPU is the host's again, if it is written to be this instance's: it may have been lent to
-    /// another one since.
+    /// The CPU is the host's again, if it is written to be this instance's: it may have been lent
+    /// to another one since.
     pub fn give_back(&mut self, cpu: u32, id: InstanceId) {
         self.entries
             .retain(|entry| entry.0 != cpu || entry.1.id() != id);

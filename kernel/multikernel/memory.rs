@@ -329,7 +329,7 @@ pub(crate) fn allocate_contiguous(
     below_4g: bool,
     nid: Option<i32>,
 ) -> Result<(u64, i32)> {
-    // alloc_contig_pages() aligns only powers of two; of others, what is too much goes back at once.
+    // alloc_contig_pages() aligns only powers of two; of others, what is too much goes back.
     let exact = size.is_power_of_two() && size >= align;
     let slack = if exact { 0 } else { align - PAGE_SIZE };
     let taken = size.checked_add(slack).ok_or(ENOSPC)?;
