@@ -275,6 +275,7 @@ impl Slots {
         let stranded = self.stranded.iter().position(|slot| slot.id == id);
         if let Some(mut slot) = stranded.and_then(|at| self.stranded.remove(at).ok()) {
             slot.command(COMMAND_PARK, 0, 0, 0);
+            slot.write_apic_id(id.get());
             return Ok(slot);
         }
         let index = self.taken.iter().position(|taken| !taken).ok_or(ENOSPC)?;
@@ -301,7 +302,10 @@ impl Slots {
 
     /// Keeps the mailbox of a CPU that the host could not start: the CPU has its stack there. Who
     /// lends the CPU next gets it.
-    pub(crate) fn strand(&mut self, slot: Slot) {
+    pub(crate) fn strand(&mut self, mut slot: Slot) {
+        // Should it be lost just below, it must not be found in place of the CPU's next one. The
+        // CPU knows where its mailbox is and does not look for it again.
+        slot.write_apic_id(NOBODY);
         // Without memory for it the mailbox is never used again, which costs 256 bytes.
         let _ = self.stranded.push(slot, GFP_KERNEL);
     }
