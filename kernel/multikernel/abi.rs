@@ -15,6 +15,8 @@
 //! | `0x0` | 4096 | [`SharedHeader`] |
 //! | `0x1000` | 4096 | [`ConsoleRings`]: positions of both console rings |
 //! | `0x2000` | 4096 | bytes of the input ring (host to spawn) |
+//! | `0x3000` | 20480 | [`CpuRegisters`] of the spawn's first 80 CPUs at its end |
+//! | `0x8000` | 32768 | [`CpuBeat`] of each of the spawn's CPUs |
 //! | `0x10000` | 65536 | bytes of the output ring (spawn to host) |
 //!
 //! This file has no code but constants, and needs no lock.
@@ -42,6 +44,18 @@ pub const CONSOLE_OUT_OFFSET: u64 = 0x10000;
 /// Size of the output ring in bytes; a power of two.
 pub const CONSOLE_OUT_SIZE: u64 = 0x10000;
 
+/// Offset of the array of [`CpuRegisters`] in the shared area.
+pub const CPU_REGISTERS_OFFSET: u64 = 0x3000;
+/// Elements of the array of [`CpuRegisters`]; the registers of further CPUs are not kept.
+pub const CPU_REGISTERS_MAX: usize = 80;
+/// Offset of the array of [`CpuBeat`] in the shared area.
+pub const CPU_BEATS_OFFSET: u64 = 0x8000;
+/// Elements of the array of [`CpuBeat`]; as many as an instance can have CPUs.
+pub const CPU_BEATS_MAX: usize = 512;
+
+/// Bytes of a panic's message, the terminating zero included.
+pub const MESSAGE_LENGTH: usize = 256;
+
 /// Bytes of a name, the terminating zero included.
 pub const NAME_LENGTH: usize = 64;
 
@@ -65,6 +79,10 @@ pub const REQUEST_POWEROFF: u32 = 1;
 pub const GUEST_FEATURE_CONSOLE: u64 = 1 << 0;
 /// `guest_features`: `request` is looked at when the doorbell rings.
 pub const GUEST_FEATURE_REQUEST: u64 = 1 << 1;
+/// `guest_features`: every CPU that is online counts in its [`CpuBeat`] when the doorbell rings it.
+pub const GUEST_FEATURE_BEATS: u64 = 1 << 2;
+/// `guest_features`: the message and the CPUs' registers are left behind at a panic.
+pub const GUEST_FEATURE_REGISTERS: u64 = 1 << 3;
 
 /// The first page of the shared area.
 ///
@@ -121,8 +139,56 @@ pub struct SharedHeader {
     pub guest_cpus: u32,
     /// Feature bits of the spawn: `GUEST_FEATURE_*`.
     pub guest_features: u64,
-    /// Counts up while the spawn's boot CPU takes timer interrupts.
-    pub heartbeat: u64,
+    /// Physical address of the spawn's VMCOREINFO ELF note, 0 if it has none. See
+    /// `paddr_vmcoreinfo_note()` in kernel/vmcore_info.c.
+    pub vmcoreinfo_base: u64,
+    /// Bytes of that note at most; what follows the note is zero.
+    pub vmcoreinfo_size: u32,
+    /// APIC id of the CPU that ended the kernel; of meaning after the end only.
+    pub end_apic_id: u32,
+    /// What the panic said, zero-terminated; empty after any other end.
+    pub end_message: [u8; MESSAGE_LENGTH],
+}
+
+/// A CPU of the spawn, at the index of its number there. Written by the spawn.
+///
+/// A CPU that no longer takes interrupts no longer counts: so the host sees it hang.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CpuBeat {
+    /// How often the doorbell rang on this CPU.
+    pub beats: u64,
+    /// Its APIC id.
+    pub apic_id: u32,
+    /// 1 while the spawn has it online.
+    pub online: u32,
+    /// Zero; keeps CPUs on cache lines of their own.
+    pub reserved: [u64; 6],
+}
+
+/// `CpuRegisters::valid`: the registers have been written.
+pub const REGISTERS_VALID: u32 = 1;
+
+/// Registers of a CPU of the spawn when its kernel ended. Written by the spawn.
+///
+/// Those in `user` are in the order of `struct user_regs_struct`
+/// (arch/x86/include/asm/user_64.h), as an ELF note of type `NT_PRSTATUS` has them: r15 r14 r13 r12
+/// bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss fs_base gs_base ds es fs gs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CpuRegisters {
+    /// [`REGISTERS_VALID`], or 0.
+    pub valid: u32,
+    /// The CPU's APIC id.
+    pub apic_id: u32,
+    /// The registers of `struct user_regs_struct`.
+    pub user: [u64; 27],
+    /// CR2, the address of the last page fault.
+    pub cr2: u64,
+    /// CR3, the physical address of the page table, and its PCID.
+    pub cr3: u64,
+    /// Zero.
+    pub reserved: [u64; 2],
 }
 
 /// Positions of one byte ring.
@@ -178,7 +244,11 @@ const _: () = {
     assert!(offset_of!(SharedHeader, guest_apic_id) == 264);
     assert!(offset_of!(SharedHeader, guest_cpus) == 268);
     assert!(offset_of!(SharedHeader, guest_features) == 272);
-    assert!(offset_of!(SharedHeader, heartbeat) == 280);
+    assert!(offset_of!(SharedHeader, vmcoreinfo_base) == 280);
+    assert!(offset_of!(SharedHeader, vmcoreinfo_size) == 288);
+    assert!(offset_of!(SharedHeader, end_apic_id) == 292);
+    assert!(offset_of!(SharedHeader, end_message) == 296);
+    assert!(size_of::<SharedHeader>() == 552);
     assert!(size_of::<SharedHeader>() <= CONSOLE_RINGS_OFFSET as usize);
 
     assert!(offset_of!(ConsoleRing, head) == 64);
@@ -186,6 +256,11 @@ const _: () = {
     assert!(offset_of!(ConsoleRings, input) == 128);
 
     assert!(CONSOLE_IN_SIZE.is_power_of_two() && CONSOLE_OUT_SIZE.is_power_of_two());
-    assert!(CONSOLE_IN_OFFSET + CONSOLE_IN_SIZE <= CONSOLE_OUT_OFFSET);
+    assert!(CONSOLE_IN_OFFSET + CONSOLE_IN_SIZE == CPU_REGISTERS_OFFSET);
+    assert!(offset_of!(CpuRegisters, user) == 8);
+    assert!(size_of::<CpuRegisters>() == 256);
+    assert!(CPU_REGISTERS_OFFSET + 256 * CPU_REGISTERS_MAX as u64 == CPU_BEATS_OFFSET);
+    assert!(size_of::<CpuBeat>() == 64);
+    assert!(CPU_BEATS_OFFSET + 64 * CPU_BEATS_MAX as u64 == CONSOLE_OUT_OFFSET);
     assert!(CONSOLE_OUT_OFFSET + CONSOLE_OUT_SIZE == SHARED_SIZE);
 };

@@ -13,7 +13,8 @@ use core::marker::PhantomData;
 use kernel::{
     bindings,
     cpu::CpuId,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed}, //
 };
 
 use crate::arch::{
@@ -47,6 +48,17 @@ impl<State> Cpu<State> {
             slot: self.slot,
             state: PhantomData,
         }
+    }
+}
+
+/// Which CPUs are values of the type [`Cpu`] at this moment, for those who can take no lock. Set
+/// and cleared by whoever makes and ends the value.
+static LENT: [Atomic<bool>; bindings::CONFIG_NR_CPUS as usize] =
+    [const { Atomic::new(false) }; bindings::CONFIG_NR_CPUS as usize];
+
+fn note_lent(number: CpuId, lent: bool) {
+    if let Some(flag) = LENT.get(number.as_u32() as usize) {
+        flag.store(lent, Relaxed);
     }
 }
 
@@ -126,6 +138,7 @@ impl Cpu<Parked> {
             return Err((slot, error));
         }
         slot.rest();
+        note_lent(number, true);
         // INVARIANT: The host left it, and the ledger keeps the host from starting it.
         Ok(Self {
             number,
@@ -136,6 +149,7 @@ impl Cpu<Parked> {
 
     /// Ends the CPU's life outside the host; [`return_to_host`] is what has to follow.
     pub(crate) fn into_slot(self) -> (CpuId, Slot) {
+        note_lent(self.number, false);
         (self.number, self.slot)
     }
 
@@ -304,4 +318,17 @@ pub(crate) fn halt_for_good(number: u32) {
     if let Some(id) = id {
         apic::send_init(id);
     }
+}
+
+/// [`halt_for_good`] for all CPUs that are lent; how many they are. Takes no lock, and may be called
+/// in any context: for a kernel that has failed.
+pub(crate) fn halt_all_for_good() -> usize {
+    let mut count = 0;
+    for (number, lent) in (0..kernel::cpu::nr_cpu_ids()).zip(&LENT) {
+        if lent.load(Relaxed) {
+            halt_for_good(number);
+            count += 1;
+        }
+    }
+    count
 }

@@ -9,7 +9,8 @@
 use kernel::{
     cpu::CpuId,
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    uapi, //
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
     ledger::{CpuOwner, InstanceId, Region, Request},
     memory::SharedPages,
+    pulse::Pulse,
     registry::{Purpose, Registry, Subsystem}, //
 };
 
@@ -53,16 +55,19 @@ pub(crate) fn create<T>(
 ) -> Result<T> {
     let cpus = check_cpus(&wanted.cpus)?;
     let shared = Arc::new(SharedPages::new()?, GFP_KERNEL)?;
+    let pulse = Pulse::new(cpus.len())?;
     let mut room = KVec::with_capacity(1, GFP_KERNEL)?;
 
-    let (handle, memory, low) = reserve(subsystem, &wanted, cpus, &shared, &mut room)?;
+    let (handle, memory, low) = reserve(subsystem, &wanted, cpus, &shared, pulse, &mut room)?;
 
     subsystem.bar_shorthands();
     let furnished = furnish(subsystem, handle.id, &wanted, memory, low, &shared);
     let (memory, low, error) = match furnished {
         Ok(holdings) => match publish(handle) {
             Ok(published) => {
-                subsystem.put_back(handle, holdings, |instance| instance.state = State::Ready);
+                subsystem.put_back(handle, holdings, |instance| {
+                    instance.change(subsystem, State::Ready, Reason::None);
+                });
                 return Ok(published);
             }
             Err(error) => {
@@ -115,6 +120,7 @@ fn reserve(
     wanted: &Wanted,
     cpus: KVec<CpuId>,
     shared: &Arc<SharedPages>,
+    pulse: Pulse,
     room: &mut KVec<Region>,
 ) -> Result<(Handle, KVec<Region>, Region)> {
     let mut memory = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
@@ -175,6 +181,8 @@ fn reserve(
             cpus,
             ranges,
             shared: shared.clone(),
+            events: 0,
+            pulse,
             image: None,
             holdings: None,
         },
@@ -372,8 +380,14 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
         .instances
         .iter()
         .position(|instance| instance.handle() == handle);
-    let gone = gone.and_then(|at| registry.instances.remove(at).ok());
-    if let Some(instance) = &gone {
+    let mut gone = gone.and_then(|at| registry.instances.remove(at).ok());
+    if let Some(instance) = &mut gone {
+        // Of one that was never finished nobody has heard.
+        if instance.events != 0 {
+            subsystem
+                .events()
+                .note(instance, uapi::MULTIKERNEL_STATE_GONE);
+        }
         for cpu in &instance.cpus {
             registry.cpus.give_back(cpu.as_u32(), handle.id);
         }

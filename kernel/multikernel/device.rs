@@ -9,6 +9,7 @@
 use kernel::{
     bindings,
     cpu::CpuId,
+    error::to_result,
     fs::File,
     ioctl::_IO,
     miscdevice::{MiscDevice, MiscDeviceRegistration},
@@ -23,13 +24,14 @@ use crate::{
     arch::{apic, platform},
     cpu,
     create::{self, Wanted},
+    event::{self, Reader},
     file::{self, AnonFile, NewFile},
     image,
     instance::{Handle, Name, Reason},
-    ledger::{CpuOwner, InstanceId, Owner, Request},
+    ledger::{CpuOwner, Entry, InstanceId, Owner, Request},
     memory::{SharedPages, PAGE_SIZE},
     pool,
-    registry::Subsystem,
+    registry::{Purpose, Registry, Subsystem},
     run,
     user::{self, UserStruct}, //
 };
@@ -46,11 +48,13 @@ const LIST_CPUS: u32 = command(uapi::MULTIKERNEL_CMD_LIST_CPUS);
 const LIST_INSTANCES: u32 = command(uapi::MULTIKERNEL_CMD_LIST_INSTANCES);
 const CREATE: u32 = command(uapi::MULTIKERNEL_CMD_CREATE);
 const OPEN: u32 = command(uapi::MULTIKERNEL_CMD_OPEN);
+const EVENTS: u32 = command(uapi::MULTIKERNEL_CMD_EVENTS);
 const GET_INFO: u32 = command(uapi::MULTIKERNEL_CMD_GET_INFO);
 const START: u32 = command(uapi::MULTIKERNEL_CMD_START);
 const STOP: u32 = command(uapi::MULTIKERNEL_CMD_STOP);
 const DESTROY: u32 = command(uapi::MULTIKERNEL_CMD_DESTROY);
 const RING: u32 = command(uapi::MULTIKERNEL_CMD_RING);
+const READ_MEMORY: u32 = command(uapi::MULTIKERNEL_CMD_READ_MEMORY);
 
 /// Every call needs CAP_SYS_BOOT, as kexec_load does.
 fn check_capable() -> Result {
@@ -93,6 +97,7 @@ impl MiscDevice for Device {
             LIST_INSTANCES => list_instances(subsystem, argument),
             CREATE => create_instance(subsystem, argument),
             OPEN => open_instance(subsystem, argument),
+            EVENTS => open_events(subsystem, argument),
             _ => Err(ENOTTY),
         }?;
         Ok(0)
@@ -132,6 +137,34 @@ fn host_info(subsystem: &Subsystem, argument: usize) -> Result {
     };
     drop(registry);
     info.write()
+}
+
+/// Makes a list of what the registry has. Memory for it is allocated without the registry's mutex:
+/// who waits for that may be waiting for a spawn to be stopped.
+fn collect<T>(
+    subsystem: &Subsystem,
+    list: impl Fn(&Registry, &mut dyn FnMut(T)),
+) -> Result<KVec<T>> {
+    /// Against becoming too long between the two looks that this most often takes.
+    const SPARE: usize = 8;
+
+    let mut items = KVec::new();
+    loop {
+        let mut missing = 0;
+        let registry = subsystem.lock();
+        list(&registry, &mut |item| {
+            if items.push_within_capacity(item).is_err() {
+                missing += 1;
+            }
+        });
+        drop(registry);
+        if missing == 0 {
+            return Ok(items);
+        }
+        let wanted = items.len() + missing + SPARE;
+        items.clear();
+        items.reserve(wanted, GFP_KERNEL)?;
+    }
 }
 
 fn pool_request(pool: &uapi::multikernel_ioctl_pool) -> Result<Request> {
@@ -188,36 +221,34 @@ fn pool_shrink(subsystem: &Subsystem, argument: usize) -> Result {
 
 fn list_memory(subsystem: &Subsystem, argument: usize) -> Result {
     let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
-    let mut items: KVec<uapi::multikernel_range> = KVec::new();
-    let registry = subsystem.lock();
-    let low = registry.low.entries().iter().map(|entry| (entry, true));
-    let memory = registry.memory.entries().iter().map(|entry| (entry, false));
-    for (entry, low) in Iterator::chain(low, memory) {
-        let (owner, id) = match entry.owner {
-            Owner::Pool => (uapi::MULTIKERNEL_OWNER_POOL, 0),
-            Owner::Instance(id) => (uapi::MULTIKERNEL_OWNER_INSTANCE, id.get()),
-        };
-        let low = if low { uapi::MULTIKERNEL_RANGE_LOW } else { 0 };
-        let boot = if entry.boot {
-            uapi::MULTIKERNEL_RANGE_BOOT
-        } else {
-            0
-        };
-        items.push(
-            uapi::multikernel_range {
-                base: entry.base,
-                size: entry.size,
-                nid: entry.nid,
-                owner,
-                id,
-                flags: low | boot,
-            },
-            GFP_KERNEL,
-        )?;
-    }
-    drop(registry);
+    let items = collect(subsystem, |registry, add| {
+        let low = registry.low.entries().iter().map(|entry| (entry, true));
+        let memory = registry.memory.entries().iter().map(|entry| (entry, false));
+        Iterator::chain(low, memory).for_each(|(entry, low)| add(memory_item(entry, low)));
+    })?;
     list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
     list.write()
+}
+
+fn memory_item(entry: &Entry, low: bool) -> uapi::multikernel_range {
+    let (owner, id) = match entry.owner {
+        Owner::Pool => (uapi::MULTIKERNEL_OWNER_POOL, 0),
+        Owner::Instance(id) => (uapi::MULTIKERNEL_OWNER_INSTANCE, id.get()),
+    };
+    let low = if low { uapi::MULTIKERNEL_RANGE_LOW } else { 0 };
+    let boot = if entry.boot {
+        uapi::MULTIKERNEL_RANGE_BOOT
+    } else {
+        0
+    };
+    uapi::multikernel_range {
+        base: entry.base,
+        size: entry.size,
+        nid: entry.nid,
+        owner,
+        id,
+        flags: low | boot,
+    }
 }
 
 fn cpu_item(cpu: CpuId, owner: Option<CpuOwner>) -> uapi::multikernel_cpu {
@@ -240,27 +271,22 @@ fn cpu_item(cpu: CpuId, owner: Option<CpuOwner>) -> uapi::multikernel_cpu {
 
 fn list_cpus(subsystem: &Subsystem, argument: usize) -> Result {
     let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
-    let mut items: KVec<uapi::multikernel_cpu> = KVec::new();
-    let registry = subsystem.lock();
-    for cpu in (0..kernel::cpu::nr_cpu_ids()).filter_map(CpuId::from_u32) {
-        if cpu::is_present(cpu) {
-            let owner = registry.cpus.owner(cpu.as_u32());
-            items.push(cpu_item(cpu, owner), GFP_KERNEL)?;
-        }
-    }
-    drop(registry);
+    let items = collect(subsystem, |registry, add| {
+        (0..kernel::cpu::nr_cpu_ids())
+            .filter_map(CpuId::from_u32)
+            .filter(|&cpu| cpu::is_present(cpu))
+            .for_each(|cpu| add(cpu_item(cpu, registry.cpus.owner(cpu.as_u32()))));
+    })?;
     list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
     list.write()
 }
 
 fn list_instances(subsystem: &Subsystem, argument: usize) -> Result {
     let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
-    let mut items: KVec<u32> = KVec::new();
-    let registry = subsystem.lock();
-    for instance in &registry.instances {
-        items.push(instance.id.get(), GFP_KERNEL)?;
-    }
-    drop(registry);
+    let items: KVec<u32> = collect(subsystem, |registry, add| {
+        let ids = registry.instances.iter().map(|instance| instance.id.get());
+        ids.for_each(add);
+    })?;
     list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
     list.write()
 }
@@ -368,12 +394,20 @@ fn open_instance(subsystem: &Subsystem, argument: usize) -> Result {
 struct InstanceFile {
     handle: Handle,
     shared: Arc<SharedPages>,
+    reader: Reader,
 }
 
 impl InstanceFile {
     fn open(subsystem: &Subsystem, handle: Handle) -> Result<NewFile> {
-        let shared = subsystem.lock().find(handle)?.shared.clone();
-        file::open(Self { handle, shared })
+        let mut registry = subsystem.lock();
+        let instance = registry.find(handle)?;
+        let file = Self {
+            handle,
+            shared: instance.shared.clone(),
+            reader: Reader::of_instance(instance),
+        };
+        drop(registry);
+        file::open(file)
     }
 }
 
@@ -388,7 +422,9 @@ impl AnonFile for InstanceFile {
             START => {
                 let request = UserStruct::<uapi::multikernel_ioctl_start>::read(argument)?;
                 check_flags(request.value.flags, 0)?;
-                run::start(subsystem, self.handle, request.value.argument)
+                check_flags(request.value.reserved, 0)?;
+                let hang_ms = hang_limit(request.value.hang_ms)?;
+                run::start(subsystem, self.handle, request.value.argument, hang_ms)
             }
             STOP => stop(subsystem, self.handle, argument),
             DESTROY => {
@@ -401,6 +437,7 @@ impl AnonFile for InstanceFile {
                 check_flags(request.value.flags, 0)?;
                 run::ring(subsystem, self.handle)
             }
+            READ_MEMORY => read_memory(subsystem, self.handle, argument),
             _ => Err(ENOTTY),
         }
     }
@@ -409,6 +446,56 @@ impl AnonFile for InstanceFile {
         check_capable()?;
         Ok((self.shared.phys(), abi::SHARED_SIZE))
     }
+
+    fn reader(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+/// What `multikernel_ioctl_start::hang_ms` means; `None` for never.
+fn hang_limit(hang_ms: u32) -> Result<Option<u32>> {
+    const MIN: u32 = uapi::MULTIKERNEL_HANG_MS_MIN;
+    const MAX: u32 = uapi::MULTIKERNEL_HANG_MS_MAX;
+
+    match hang_ms {
+        0 => Ok(Some(uapi::MULTIKERNEL_HANG_MS_DEFAULT)),
+        MIN..=MAX => Ok(Some(hang_ms)),
+        uapi::MULTIKERNEL_HANG_NEVER => Ok(None),
+        _ => Err(EINVAL),
+    }
+}
+
+fn open_events(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut request = UserStruct::<uapi::multikernel_ioctl_events>::read(argument)?;
+    check_flags(request.value.flags, 0)?;
+    check_flags(request.value.reserved, 0)?;
+    let file = event::open(subsystem)?;
+    request.value.fd = file.descriptor();
+    request.write()?;
+    file.install();
+    Ok(())
+}
+
+fn read_memory(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
+    let request = UserStruct::<uapi::multikernel_ioctl_read_memory>::read(argument)?;
+    let value = request.value;
+    check_flags(value.flags, 0)?;
+    if value.bytes == 0 || value.bytes > uapi::MULTIKERNEL_READ_MAX.into() {
+        return Err(EINVAL);
+    }
+    // SAFETY: Looks at the current task's credentials and the lockdown state.
+    to_result(unsafe {
+        bindings::multikernel_locked_down(bindings::lockdown_reason_LOCKDOWN_KCORE)
+    })?;
+    let holdings = subsystem.take_holdings(handle, Purpose::Work, |_| Ok(()))?;
+    let copied = match holdings.region(value.base, value.bytes) {
+        Some(region) => region.copy_to_user(value.base, value.buffer, value.bytes),
+        None => Err(EADDRNOTAVAIL),
+    };
+    subsystem.put_back(handle, holdings, |_| ());
+    // A spawn that ended meanwhile was not to be had.
+    Subsystem::schedule_reap();
+    copied
 }
 
 fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
@@ -416,8 +503,13 @@ fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
     if info.value.reserved != 0 {
         return Err(EINVAL);
     }
-    let mut cpus: KVec<uapi::multikernel_cpu> = KVec::new();
-    let mut ranges: KVec<uapi::multikernel_range> = KVec::new();
+    let mut guard = subsystem.lock();
+    let instance = guard.find(handle)?;
+    let (nr_cpus, nr_ranges) = (instance.cpus.len(), instance.ranges.len());
+    drop(guard);
+    // Both are fixed for an instance's life, so that there will be room for all of them.
+    let mut cpus = KVec::with_capacity(nr_cpus, GFP_KERNEL)?;
+    let mut ranges = KVec::with_capacity(nr_ranges, GFP_KERNEL)?;
     let mut guard = subsystem.lock();
     let registry = &mut *guard;
     let lent = &registry.cpus;
@@ -428,24 +520,21 @@ fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
         .ok_or(ESTALE)?;
     run::look_after(instance);
     for &cpu in &instance.cpus {
-        cpus.push(cpu_item(cpu, lent.owner(cpu.as_u32())), GFP_KERNEL)?;
+        let _ = cpus.push_within_capacity(cpu_item(cpu, lent.owner(cpu.as_u32())));
     }
     for range in &instance.ranges {
-        ranges.push(
-            uapi::multikernel_range {
-                base: range.base,
-                size: range.size,
-                nid: range.nid,
-                owner: uapi::MULTIKERNEL_OWNER_INSTANCE,
-                id: handle.id.get(),
-                flags: if range.low {
-                    uapi::MULTIKERNEL_RANGE_LOW
-                } else {
-                    0
-                },
+        let _ = ranges.push_within_capacity(uapi::multikernel_range {
+            base: range.base,
+            size: range.size,
+            nid: range.nid,
+            owner: uapi::MULTIKERNEL_OWNER_INSTANCE,
+            id: handle.id.get(),
+            flags: if range.low {
+                uapi::MULTIKERNEL_RANGE_LOW
+            } else {
+                0
             },
-            GFP_KERNEL,
-        )?;
+        });
     }
     info.value = uapi::multikernel_ioctl_get_info {
         id: handle.id.get(),
@@ -457,6 +546,11 @@ fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
         shared_size: abi::SHARED_SIZE,
         entry: instance.image.map_or(0, |image| image.entry),
         image_bytes: instance.image.map_or(0, |image| image.bytes),
+        hang_ms: match (instance.epoch, instance.pulse.limit_ms()) {
+            (0, _) => 0,
+            (_, limit) => limit.unwrap_or(uapi::MULTIKERNEL_HANG_NEVER),
+        },
+        reserved2: 0,
         ..info.value
     };
     drop(guard);
@@ -473,7 +567,7 @@ fn stop(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
     check_flags(flags, uapi::MULTIKERNEL_STOP_FORCE)?;
     let force = flags & uapi::MULTIKERNEL_STOP_FORCE != 0;
     let reason = match (force, timeout_ms) {
-        (true, 0) => run::stop(subsystem, handle, Reason::Forced)?,
+        (true, 0) => run::stop(subsystem, handle, Purpose::StopWaiting, Reason::Forced)?,
         (false, 1..=LONGEST_MS) => run::stop_in_order(subsystem, handle, timeout_ms)?,
         _ => return Err(EINVAL),
     };

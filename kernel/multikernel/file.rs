@@ -3,7 +3,7 @@
 //! File descriptors without a name: what an instance fd is made of.
 //!
 //! A safe face on `anon_inode_getfile()`: a type that implements [`AnonFile`] can be put behind a
-//! file descriptor and gets the ioctl and mmap calls on it. No state, no lock.
+//! file descriptor and gets the calls on it. No state, no lock.
 
 use core::marker::PhantomData;
 
@@ -13,8 +13,10 @@ use kernel::{
     fs::file::{File, FileDescriptorReservation},
     prelude::*,
     str::CStr,
-    sync::aref::ARef, //
+    sync::{aref::ARef, poll::PollTable}, //
 };
+
+use crate::event::Reader;
 
 /// What stands behind an anonymous file.
 pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
@@ -26,7 +28,9 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// The errno that the call fails with.
-    fn ioctl(&self, command: u32, argument: usize) -> Result;
+    fn ioctl(&self, _command: u32, _argument: usize) -> Result {
+        Err(ENOTTY)
+    }
 
     /// Physical address and size of what mmap(2) maps at offset 0. It stays what it is for as long
     /// as `self` lives.
@@ -34,7 +38,12 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// The errno that mmap(2) fails with.
-    fn mapping(&self) -> Result<(u64, u64)>;
+    fn mapping(&self) -> Result<(u64, u64)> {
+        Err(ENODEV)
+    }
+
+    /// What read(2) and poll(2) are about.
+    fn reader(&self) -> &Reader;
 }
 
 struct Operations<T>(PhantomData<T>);
@@ -42,6 +51,8 @@ struct Operations<T>(PhantomData<T>);
 impl<T: AnonFile> Operations<T> {
     const TABLE: bindings::file_operations = bindings::file_operations {
         release: Some(Self::release),
+        read: Some(Self::read),
+        poll: Some(Self::poll),
         unlocked_ioctl: Some(Self::ioctl),
         mmap: Some(Self::mmap),
         ..pin_init::zeroed()
@@ -65,6 +76,42 @@ impl<T: AnonFile> Operations<T> {
         // SAFETY: The last use of what `open` put there.
         drop(unsafe { KBox::<T>::from_raw((*file).private_data.cast()) });
         0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS on a file that [`open`] made for the same `T`.
+    unsafe extern "C" fn read(
+        file: *mut bindings::file,
+        buffer: *mut kernel::ffi::c_char,
+        count: usize,
+        _position: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The file is open during the call.
+        let (data, flags) = unsafe { (Self::data(file), (*file).f_flags) };
+        let wait = flags & bindings::O_NONBLOCK == 0;
+        match data.reader().read(buffer.addr(), count, wait) {
+            // CAST: At most what one batch of events takes.
+            Ok(bytes) => bytes as isize,
+            Err(error) => error.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS on a file that [`open`] made for the same `T`.
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table,
+    ) -> bindings::__poll_t {
+        // SAFETY: The file is open during the call, which is all that is needed of it; the table is
+        // valid or null.
+        unsafe {
+            let data = Self::data(file);
+            let table = PollTable::from_raw(table);
+            data.reader()
+                .poll(File::from_raw_file(file.cast_const()), table)
+        }
     }
 
     /// # Safety

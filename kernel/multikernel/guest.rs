@@ -36,6 +36,8 @@ use crate::abi;
 
 mod clock;
 mod console;
+#[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+mod crash_test;
 mod header;
 mod initcall;
 mod power;
@@ -131,7 +133,7 @@ fn device_setup() -> Result {
         return Ok(());
     }
 
-    let mut features = abi::GUEST_FEATURE_REQUEST;
+    let mut features = abi::GUEST_FEATURE_REQUEST | abi::GUEST_FEATURE_REGISTERS;
     match console::start() {
         Ok(()) => features |= abi::GUEST_FEATURE_CONSOLE,
         Err(error) => pr_err!("cannot set up hvc0: {:?}\n", error),
@@ -142,23 +144,38 @@ fn device_setup() -> Result {
     let vector = x86::set_doorbell();
 
     let area = shared::area().ok_or(ENODEV)?;
+    let (base, size) = x86::vmcoreinfo();
+    area.set_vmcoreinfo(base, size);
+    // For those that are online already this is called at once.
+    match x86::watch_cpus() {
+        Ok(()) => features |= abi::GUEST_FEATURE_BEATS,
+        Err(_) => pr_warn!("the host will not be told of CPUs that go on or off line\n"),
+    }
     area.set_guest_cpus(x86::online_cpus());
     area.set_guest_features(features);
-    area.set_guest_doorbell(x86::boot_cpu_apic_id(), vector);
-    if x86::watch_cpus().is_err() {
-        pr_warn!("the host will not be told of CPUs that go on or off line\n");
-    }
+    area.set_guest_doorbell(x86::apic_id(0), vector);
 
     power::announce_running();
     // What the host wrote before it knew of the doorbell.
-    doorbell();
+    answer();
     Ok(())
 }
 
-/// The host rang: looks at its request and at the console's input.
+/// The host rang this CPU, in whose doorbell interrupt this runs: shows that it is alive.
 ///
-/// Runs in the doorbell's interrupt, and once at start.
+/// The doorbell that was advertised is that of CPU 0: when it rings there, there may be more.
 fn doorbell() {
+    let cpu = x86::this_cpu();
+    if let Some(area) = shared::area() {
+        area.count_beat(cpu);
+    }
+    if cpu == 0 {
+        answer();
+    }
+}
+
+/// Looks at the host's request and at the console's input.
+fn answer() {
     let Some(area) = shared::area() else {
         return;
     };
@@ -170,9 +187,10 @@ fn doorbell() {
     console::input();
 }
 
-/// The number of CPUs that this kernel runs on has changed.
-fn cpus_changed(cpus: u32) {
+/// A CPU goes on or off line; `cpus` is the number that this kernel then runs on.
+fn cpu_changed(cpu: u32, online: bool, cpus: u32) {
     if let Some(area) = shared::area() {
+        area.set_cpu_online(cpu, x86::apic_id(cpu), online);
         area.set_guest_cpus(cpus);
     }
 }

@@ -25,7 +25,9 @@ use crate::{
     cpu::Held,
     image::Room,
     ledger::{InstanceId, Region},
-    memory::SharedPages, //
+    memory::SharedPages,
+    pulse::Pulse,
+    registry::Subsystem, //
 };
 
 /// Which instance a file descriptor means: an id can be used again, a serial number is not.
@@ -125,6 +127,8 @@ pub(crate) enum Reason {
     Panic,
     /// A CPU did not reach the park code.
     NoConfirm,
+    /// One of its CPUs took no interrupts for too long.
+    Hung,
 }
 
 impl Reason {
@@ -137,6 +141,7 @@ impl Reason {
             Self::Restart => uapi::MULTIKERNEL_REASON_RESTART,
             Self::Panic => uapi::MULTIKERNEL_REASON_PANIC,
             Self::NoConfirm => uapi::MULTIKERNEL_REASON_NO_CONFIRM,
+            Self::Hung => uapi::MULTIKERNEL_REASON_HUNG,
         }
     }
 
@@ -212,6 +217,10 @@ pub(crate) struct Instance {
     pub(crate) ranges: KVec<RangeInfo>,
     /// The area that it shares with the host.
     pub(crate) shared: Arc<SharedPages>,
+    /// How many events there have been about it.
+    pub(crate) events: u64,
+    /// How its CPUs are watched while it runs.
+    pub(crate) pulse: Pulse,
     /// What can be started.
     pub(crate) image: Option<Image>,
     /// What it owns; `None` while a call works on it.
@@ -224,6 +233,16 @@ impl Instance {
         Handle {
             id: self.id,
             serial: self.serial,
+        }
+    }
+
+    /// Changes its state, and tells those who want to know.
+    pub(crate) fn change(&mut self, subsystem: &Subsystem, state: State, reason: Reason) {
+        let before = (self.state, self.reason);
+        self.state = state;
+        self.reason = reason;
+        if before != (state, reason) {
+            subsystem.events().note(self, state.number());
         }
     }
 

@@ -14,7 +14,7 @@ use kernel::{
 
 use crate::{
     image::{self, Segment},
-    instance::{Holdings, Image, State},
+    instance::{Holdings, Image, Reason, State},
     ledger::InstanceId,
     memory,
     registry::{Purpose, Subsystem},
@@ -54,7 +54,7 @@ fn load(id: u32, entry: u64, nr_segments: u64, segments: u64) -> Result {
             subsystem.take_holdings(handle, Purpose::Work, |instance| instance.check_idle())?;
         subsystem.put_back(handle, holdings, |instance| {
             instance.image = None;
-            instance.state = State::Ready;
+            instance.change(subsystem, State::Ready, Reason::None);
         });
         return Ok(());
     }
@@ -79,11 +79,12 @@ fn load(id: u32, entry: u64, nr_segments: u64, segments: u64) -> Result {
     let copied = copy(&list, &holdings);
     subsystem.put_back(handle, holdings, |instance| {
         instance.image = copied.is_ok().then_some(Image { entry, bytes });
-        instance.state = if copied.is_ok() {
+        let state = if copied.is_ok() {
             State::Loaded
         } else {
             State::Ready
         };
+        instance.change(subsystem, state, Reason::None);
     });
     copied
 }

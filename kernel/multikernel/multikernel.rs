@@ -11,7 +11,10 @@
 //! - [`ledger`]: who owns which memory and which CPU
 //! - [`image`]: which kexec segments an instance may have
 //! - [`instance`], [`registry`]: the instances, their states, and the one lock
-//! - [`pool`], [`create`], [`load`], [`run`], [`shutdown`]: what can be done with them
+//! - [`event`], [`event_log`]: what has become of them, for those who want to know
+//! - [`pulse`], [`watch`]: whether running spawns still take interrupts
+//! - [`pool`], [`create`], [`load`], [`run`]: what can be done with them
+//! - [`shutdown`], `suspend`, [`panic`]: what the end or the sleep of the host means for them
 //! - [`device`], [`view`]: how user space does and sees it
 //!
 //! Safe wrappers, where `unsafe` is:
@@ -20,6 +23,7 @@
 //! - [`memory`]: memory that is set aside, lent or shared
 //! - [`user`], [`file`]: structures and files of user space
 //! - [`arch`]: starting, stopping and parking a CPU
+//! - [`fault`]: faults to order, for tests
 //!
 //! [`abi`] is what two kernels share. [`guest`] is the other side: console, clock, power.
 
@@ -34,6 +38,9 @@ mod arch;
 mod cpu;
 mod create;
 mod device;
+mod event;
+mod event_log;
+mod fault;
 mod file;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 mod guest;
@@ -43,14 +50,19 @@ mod instance;
 mod ledger;
 mod load;
 mod memory;
+mod panic;
 mod pool;
+mod pulse;
 mod registry;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 mod ring;
 mod run;
 mod shutdown;
+#[cfg(CONFIG_PM_SLEEP)]
+mod suspend;
 mod user;
 mod view;
+mod watch;
 
 use crate::{
     arch::{
@@ -70,6 +82,12 @@ module! {
     authors: ["The multikernel authors"],
     description: "Several Linux kernels side by side on one machine",
     license: "GPL",
+    params: {
+        stop_on_panic: bool {
+            default: false,
+            description: "Stop all instances when the host's kernel panics",
+        },
+    },
 }
 
 /// What lives as long as the kernel.
@@ -144,6 +162,9 @@ fn set_up() -> Result {
     pool::add_boot_memory(subsystem)?;
     hotplug::watch()?;
     shutdown::watch()?;
+    #[cfg(CONFIG_PM_SLEEP)]
+    suspend::watch()?;
+    panic::watch()?;
     doorbell::listen(rung)?;
     pr_info!("host ready, trampoline at {:#x}\n", page);
     Ok(())

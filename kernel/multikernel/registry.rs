@@ -7,8 +7,8 @@
 //! longer takes its [`Holdings`] out of it; while they are out, every other call on that instance
 //! fails with `EBUSY`.
 //!
-//! Lock order: CPU hotplug lock, then the registry's mutex. The condition variable `changed` is
-//! notified whenever a state changes.
+//! Lock order: CPU hotplug lock, then the registry's mutex, then that of the events. The condition
+//! variable `changed` is notified whenever a state changes or holdings come back.
 
 use kernel::{
     new_condvar,
@@ -21,11 +21,22 @@ use kernel::{
         Mutex,
         SetOnce, //
     },
-    workqueue::{self, impl_has_work, new_work, Work, WorkItem}, //
+    time::Jiffies,
+    workqueue::{
+        self,
+        impl_has_delayed_work,
+        impl_has_work,
+        new_delayed_work,
+        new_work,
+        DelayedWork,
+        Work,
+        WorkItem, //
+    }, //
 };
 
 use crate::{
     arch::trampoline::{Slots, Trampoline},
+    event::Events,
     instance::{Handle, Holdings, Instance},
     ledger::{CpuLedger, InstanceId, MemoryLedger},
     memory::PAGE_SIZE, //
@@ -41,6 +52,8 @@ pub(crate) enum Purpose {
     Work,
     /// To stop it, which is possible also when the host is going down.
     Stop,
+    /// To stop it; what somebody else does with it just now is waited for.
+    StopWaiting,
 }
 
 /// What the mutex guards.
@@ -124,13 +137,30 @@ pub(crate) struct Subsystem {
     #[pin]
     shorthand_users: Mutex<usize>,
     #[pin]
+    events: Events,
+    #[pin]
     work: Work<Subsystem>,
+    #[pin]
+    watch: DelayedWork<Subsystem, 1>,
     /// Where lent CPUs come up.
     pub(crate) trampoline: &'static Trampoline,
 }
 
 impl_has_work! {
     impl HasWork<Self> for Subsystem { self.work }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 1> for Subsystem { self.watch }
+}
+
+impl WorkItem<1> for Subsystem {
+    type Pointer = Arc<Subsystem>;
+
+    /// It is time to see whether the spawns are alive.
+    fn run(this: Arc<Subsystem>) {
+        crate::watch::look(&this);
+    }
 }
 
 impl WorkItem for Subsystem {
@@ -156,7 +186,9 @@ impl Subsystem {
                 registry <- new_mutex!(Registry::new(), "multikernel::registry"),
                 changed <- new_condvar!("multikernel::changed"),
                 shorthand_users <- new_mutex!(0, "multikernel::shorthand_users"),
+                events <- Events::new(),
                 work <- new_work!("multikernel::work"),
+                watch <- new_delayed_work!("multikernel::watch"),
                 trampoline,
             }),
             GFP_KERNEL,
@@ -178,8 +210,21 @@ impl Subsystem {
     pub(crate) fn schedule_reap() {
         if let Some(this) = SUBSYSTEM.as_ref() {
             // An error means that it is queued already, which is as good.
-            let _ = workqueue::system_unbound().enqueue(this.clone());
+            let _ = workqueue::system_unbound().enqueue::<_, 0>(this.clone());
         }
+    }
+
+    /// Has [`crate::watch::look`] run after `delay`, or when it was to run anyway.
+    pub(crate) fn schedule_watch(delay: Jiffies) {
+        if let Some(this) = SUBSYSTEM.as_ref() {
+            // An error means that it is queued already, for a time not much later.
+            let _ = workqueue::system_unbound().enqueue_delayed::<_, 1>(this.clone(), delay);
+        }
+    }
+
+    /// What happened to the instances.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Takes the mutex.
@@ -225,7 +270,8 @@ impl Subsystem {
     ///
     /// # Errors
     ///
-    /// `ESTALE`; `EBUSY` if somebody else has them; what `check` returns.
+    /// `ESTALE`; `EBUSY` if somebody else has them; `EINTR` for a signal while they are waited for;
+    /// what `check` returns.
     pub(crate) fn take_holdings(
         &self,
         handle: Handle,
@@ -236,10 +282,15 @@ impl Subsystem {
         if registry.closed && purpose == Purpose::Work {
             return Err(EBUSY);
         }
-        let instance = registry.find(handle)?;
-        if instance.holdings.is_none() {
-            return Err(EBUSY);
+        while registry.find(handle)?.holdings.is_none() {
+            if purpose != Purpose::StopWaiting {
+                return Err(EBUSY);
+            }
+            if self.changed.wait_interruptible(&mut registry) {
+                return Err(EINTR);
+            }
         }
+        let instance = registry.find(handle)?;
         check(instance)?;
         instance.holdings.take().ok_or(EBUSY)
     }

@@ -19,9 +19,11 @@ use crate::{
     abi::{self, SharedHeader},
     arch::{apic, doorbell, platform},
     cpu,
+    event,
     instance::{Handle, Instance, Reason, State},
     memory::SharedPages,
-    registry::{Purpose, Subsystem}, //
+    registry::{Purpose, Subsystem},
+    watch, //
 };
 
 // SAFETY: `SharedHeader` is `#[repr(C)]`, of integers and arrays of them; abi.rs asserts the offset
@@ -37,7 +39,12 @@ unsafe impl AsBytes for SharedHeader {}
 /// - `EBUSY`: it runs already, or another call works on it.
 /// - `ETIMEDOUT`: the boot CPU did not confirm; the instance is Failed.
 /// - `ESTALE`.
-pub(crate) fn start(subsystem: &Subsystem, handle: Handle, argument: u64) -> Result {
+pub(crate) fn start(
+    subsystem: &Subsystem,
+    handle: Handle,
+    argument: u64,
+    hang_ms: Option<u32>,
+) -> Result {
     let mut image = None;
     let mut header = None;
     let mut holdings = subsystem.take_holdings(handle, Purpose::Work, |instance| {
@@ -52,8 +59,8 @@ pub(crate) fn start(subsystem: &Subsystem, handle: Handle, argument: u64) -> Res
         header = Some(begin_life(instance)?);
         // The spawn changes what was loaded: it cannot be started again as it is.
         instance.image = None;
-        instance.reason = Reason::None;
-        instance.state = State::Running;
+        instance.pulse.begin(hang_ms, event::now());
+        instance.change(subsystem, State::Running, Reason::None);
         Ok(())
     })?;
     let (image, (shared, header)) = (image.ok_or(ENOEXEC)?, header.ok_or(ENOEXEC)?);
@@ -66,10 +73,10 @@ pub(crate) fn start(subsystem: &Subsystem, handle: Handle, argument: u64) -> Res
         unsafe { cpu::enter_spawn(&mut holdings.cpus, &holdings.tables, image.entry, argument) };
     subsystem.put_back(handle, holdings, |instance| {
         if result.is_err() {
-            instance.state = State::Failed;
-            instance.reason = Reason::NoConfirm;
+            instance.change(subsystem, State::Failed, Reason::NoConfirm);
         }
     });
+    watch::begin(hang_ms);
     // A spawn that ended at once rang while the instance was not to be had.
     Subsystem::schedule_reap();
     result
@@ -105,15 +112,21 @@ fn begin_life(instance: &mut Instance) -> Result<(kernel::sync::Arc<SharedPages>
         guest_apic_id: 0,
         guest_cpus: 0,
         guest_features: 0,
-        heartbeat: 0,
+        vmcoreinfo_base: 0,
+        vmcoreinfo_size: 0,
+        end_apic_id: 0,
+        end_message: [0; abi::MESSAGE_LENGTH],
     };
     Ok((instance.shared.clone(), header))
 }
 
-/// Writes the header, and empties the input ring: what was typed for an earlier life is not for
-/// this one. The output ring is kept.
+/// Writes the header, strikes out what the CPUs said in an earlier life, and empties the input ring:
+/// what was typed for that is not for this one. The output ring is kept.
 fn write_header(shared: &SharedPages, header: SharedHeader) {
     shared.write_words(0, header.as_bytes());
+    for offset in (abi::CPU_REGISTERS_OFFSET..abi::CONSOLE_OUT_OFFSET).step_by(8) {
+        shared.write_u64(offset, 0);
+    }
     let input = abi::CONSOLE_RINGS_OFFSET + offset_of!(abi::ConsoleRings, input) as u64;
     shared.write_u64(input + offset_of!(abi::ConsoleRing, tail) as u64, 0);
     shared.write_u64(input + offset_of!(abi::ConsoleRing, head) as u64, 0);
@@ -124,26 +137,36 @@ fn write_header(shared: &SharedPages, header: SharedHeader) {
 /// # Errors
 ///
 /// - `EALREADY`: none runs.
-/// - `EBUSY`: another call works on the instance.
+/// - `EBUSY`: another call works on the instance. With `Purpose::StopWaiting` only if it is being
+///   created or destroyed; what else may be under way is waited for.
+/// - `EINTR`: a signal in that wait; nothing was done.
 /// - `ETIMEDOUT`: a CPU did not confirm; the instance is Failed, and can be stopped again.
 /// - `ESTALE`.
-pub(crate) fn stop(subsystem: &Subsystem, handle: Handle, reason: Reason) -> Result<Reason> {
-    stop_if(subsystem, handle, reason, |_| true)
+pub(crate) fn stop(
+    subsystem: &Subsystem,
+    handle: Handle,
+    purpose: Purpose,
+    reason: Reason,
+) -> Result<Reason> {
+    stop_if(subsystem, handle, purpose, reason, |_| true)
 }
 
 /// [`stop`], if `still` says so when the instance is in hand; `EALREADY` if not.
-fn stop_if(
+pub(crate) fn stop_if(
     subsystem: &Subsystem,
     handle: Handle,
+    purpose: Purpose,
     reason: Reason,
     still: impl FnOnce(&Instance) -> bool,
 ) -> Result<Reason> {
-    let mut holdings = subsystem.take_holdings(handle, Purpose::Stop, |instance| {
+    let mut holdings = subsystem.take_holdings(handle, purpose, |instance| {
         if !still(instance) {
             return Err(EALREADY);
         }
         match instance.state {
-            State::Running | State::Failed => instance.state = State::Stopping,
+            State::Running | State::Failed => {
+                instance.change(subsystem, State::Stopping, Reason::None);
+            }
             State::Empty | State::Stopping => return Err(EBUSY),
             State::Ready | State::Loaded | State::Stopped | State::Crashed => return Err(EALREADY),
         }
@@ -152,17 +175,13 @@ fn stop_if(
     let result = cpu::park_all(&mut holdings.cpus);
     subsystem.put_back(handle, holdings, |instance| match result {
         Ok(()) => {
-            instance.state = if reason == Reason::Panic {
-                State::Crashed
-            } else {
-                State::Stopped
+            let state = match reason {
+                Reason::Panic | Reason::Hung => State::Crashed,
+                _ => State::Stopped,
             };
-            instance.reason = reason;
+            instance.change(subsystem, state, reason);
         }
-        Err(_) => {
-            instance.state = State::Failed;
-            instance.reason = Reason::NoConfirm;
-        }
+        Err(_) => instance.change(subsystem, State::Failed, Reason::NoConfirm),
     });
     result.map(|()| reason)
 }
@@ -264,15 +283,24 @@ pub(crate) fn ring(subsystem: &Subsystem, handle: Handle) -> Result {
 
 /// The spawn's word is good only for a CPU that is its own and a vector that no exception has.
 fn guest_doorbell(instance: &Instance) -> Result<(apic::ApicId, u8)> {
-    let word = |offset: usize| instance.shared.read_u32(offset as u64);
-    let vector = u8::try_from(word(offset_of!(SharedHeader, guest_vector)));
-    let vector = vector.ok().filter(|&vector| vector >= 32);
-    let id = word(offset_of!(SharedHeader, guest_apic_id));
+    let id = instance
+        .shared
+        .read_u32(offset_of!(SharedHeader, guest_apic_id) as u64);
+    let vector = guest_vector(instance).ok_or(EOPNOTSUPP)?;
+    Ok((own_cpu(instance, id).ok_or(EOPNOTSUPP)?, vector))
+}
+
+/// The vector of a spawn's doorbell, if it has said a possible one.
+pub(crate) fn guest_vector(instance: &Instance) -> Option<u8> {
+    let offset = offset_of!(SharedHeader, guest_vector) as u64;
+    let vector = u8::try_from(instance.shared.read_u32(offset)).ok()?;
+    (vector >= 32).then_some(vector)
+}
+
+/// The CPU of an instance that has this APIC id, to be sent an interrupt.
+pub(crate) fn own_cpu(instance: &Instance, id: u32) -> Option<apic::ApicId> {
     let own = |cpu: &&kernel::cpu::CpuId| apic::number_of_cpu(**cpu) == id;
-    let (Some(vector), Some(&cpu)) = (vector, instance.cpus.iter().find(own)) else {
-        return Err(EOPNOTSUPP);
-    };
-    Ok((apic::ApicId::of_cpu(cpu)?, vector))
+    apic::ApicId::of_cpu(*instance.cpus.iter().find(own)?).ok()
 }
 
 /// Parks the CPUs of every spawn that has said it ended.
@@ -282,8 +310,8 @@ pub(crate) fn reap(subsystem: &Subsystem) {
         seen = handle.serial;
         // What was said is looked at again: since then the instance may have begun a new life.
         let same = |instance: &Instance| last_words(instance) == Some(reason);
-        match stop_if(subsystem, handle, reason, same) {
-            // The others: somebody else is at it, and it will not be Running when they are done.
+        match stop_if(subsystem, handle, Purpose::Stop, reason, same) {
+            // The others: somebody else is at it, who has us called again, or stops it.
             Ok(_) | Err(EBUSY | EALREADY | ESTALE) => {}
             Err(error) => pr_err!(
                 "instance {} ended but could not be stopped: {}\n",

@@ -14,6 +14,7 @@ use kernel::{
     error::to_result,
     ffi::{c_int, c_ulong, c_void},
     prelude::*,
+    sync::atomic::{Atomic, Relaxed},
     time::{delay::fsleep, Delta, Instant, Monotonic},
     types::Opaque, //
 };
@@ -22,7 +23,7 @@ use crate::{
     cpu,
     instance::{Handle, Reason, State},
     ledger::CpuOwner,
-    registry::Subsystem,
+    registry::{Purpose, Subsystem},
     run, //
 };
 
@@ -136,8 +137,21 @@ fn count_asked_live(subsystem: &Subsystem) -> usize {
         .count()
 }
 
+/// Whether the registry is closed for good. Written and read with the registry's mutex held.
+static ENDING: Atomic<bool> = Atomic::new(false);
+
+/// Opens the registry again, which was closed for something else than the end of the host.
+#[cfg(CONFIG_PM_SLEEP)]
+pub(crate) fn reopen(subsystem: &Subsystem) {
+    let mut registry = subsystem.lock();
+    registry.closed = ENDING.load(Relaxed);
+}
+
 fn end_all(subsystem: &Subsystem) {
-    subsystem.lock().closed = true;
+    let mut registry = subsystem.lock();
+    ENDING.store(true, Relaxed);
+    registry.closed = true;
+    drop(registry);
     if !wait_for(GRACE_MS, || is_quiet(subsystem)) {
         pr_warn!("a call on an instance does not come to its end\n");
     }
@@ -150,7 +164,10 @@ fn end_all(subsystem: &Subsystem) {
         seen = handle.serial;
         // EBUSY: its own end is being worked on at this moment.
         let stopped = wait_for(GRACE_MS, || {
-            !matches!(run::stop(subsystem, handle, Reason::Forced), Err(EBUSY))
+            !matches!(
+                run::stop(subsystem, handle, Purpose::Stop, Reason::Forced),
+                Err(EBUSY)
+            )
         });
         if !stopped {
             pr_err!("instance {} could not be stopped\n", handle.id.get());

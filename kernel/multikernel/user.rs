@@ -40,6 +40,12 @@ unsafe impl Plain for uapi::multikernel_ioctl_stop {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_simple {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_read_memory {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_events {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_event {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_cpu {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_range {}

@@ -12,6 +12,7 @@ use kernel::{
 };
 
 use crate::{
+    fault::Knobs,
     ledger::{CpuOwner, Entry, Owner},
     registry::Subsystem, //
 };
@@ -23,6 +24,7 @@ pub(crate) struct View {
     ledger: File<Ledger>,
     #[pin]
     instances: File<Instances>,
+    _knobs: Knobs,
     _directory: Dir,
 }
 
@@ -33,6 +35,7 @@ impl View {
         try_pin_init!(Self {
             ledger <- directory.read_only_file(Self::LEDGER, Ledger),
             instances <- directory.read_only_file(Self::INSTANCES, Instances),
+            _knobs: Knobs::new(&directory)?,
             _directory: directory.clone(),
         })
     }

@@ -7,6 +7,7 @@
 #include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
+#include <linux/security.h>
 #include <linux/smp.h>
 #include <linux/topology.h>
 #include <asm/apic.h>
@@ -172,6 +173,12 @@ __rust_helper u64 rust_helper_multikernel_rdtsc(void)
 __rust_helper bool rust_helper_multikernel_memory_encrypted(void)
 {
 	return cc_platform_has(CC_ATTR_MEM_ENCRYPT);
+}
+
+__rust_helper int
+rust_helper_multikernel_locked_down(enum lockdown_reason reason)
+{
+	return security_locked_down(reason);
 }
 
 __rust_helper void rust_helper_multikernel_synchronize_rcu(void)

@@ -7,9 +7,12 @@
 #include <linux/jiffies.h>
 #include <linux/math64.h>
 #include <linux/smp.h>
+#include <linux/vmcore_info.h>
 
 #include <asm/apic.h>
 #include <asm/barrier.h>
+#include <asm/msr.h>
+#include <asm/special_insns.h>
 
 __rust_helper void rust_helper_multikernel_guest_tsc_is_known(u32 khz)
 {
@@ -32,6 +35,28 @@ __rust_helper u32 rust_helper_multikernel_guest_apic_id(unsigned int cpu)
 __rust_helper unsigned int rust_helper_multikernel_guest_online_cpus(void)
 {
 	return num_online_cpus();
+}
+
+__rust_helper unsigned int rust_helper_multikernel_guest_this_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+/* What an interrupt does not save. */
+__rust_helper void
+rust_helper_multikernel_guest_read_state(u64 *fs_base, u64 *gs_base, u64 *cr2,
+					 u64 *cr3)
+{
+	rdmsrq(MSR_FS_BASE, *fs_base);
+	rdmsrq(MSR_GS_BASE, *gs_base);
+	*cr2 = native_read_cr2();
+	*cr3 = __native_read_cr3();
+}
+
+__rust_helper phys_addr_t rust_helper_multikernel_guest_vmcoreinfo(u32 *size)
+{
+	*size = VMCOREINFO_NOTE_SIZE;
+	return vmcoreinfo_note ? paddr_vmcoreinfo_note() : 0;
 }
 
 __rust_helper void rust_helper_multikernel_guest_stop_other_cpus(void)

@@ -30,6 +30,12 @@
  * &multikernel_ioctl_get_info.shared_size bytes: the instance's shared area,
  * whose layout is in kernel/multikernel/abi.rs and
  * Documentation/multikernel/abi.rst. That needs CAP_SYS_BOOT as well.
+ *
+ * read(2) on an instance fd returns &struct multikernel_event, one for each
+ * change of the instance's state since the fd was opened;
+ * %MULTIKERNEL_IOCTL_EVENTS gives an fd that does so for all instances. Such an
+ * fd is readable to poll(2) when there is an event, and hung up (EPOLLHUP) once
+ * its instance has been destroyed.
  */
 
 /**
@@ -61,12 +67,14 @@
  *  - EOPNOTSUPP: CPU 0 or the host's last CPU cannot be lent; a flag that this
  *    machine cannot honour.
  *  - EBUSY: a CPU or memory range that is lent already; an instance that is
- *    running, or on which another call is in progress.
+ *    running, or on which another call is in progress; nothing new is begun
+ *    while the host goes down.
  *  - EADDRNOTAVAIL: memory that is not in the pool; a kexec segment or entry
  *    that is not inside the instance's memory.
  *  - ENOSPC: the pool, or the memory below 1 MiB, has no free range that is
  *    large enough; no instance id is left.
  *  - ENOMEM: the host kernel could not allocate memory.
+ *  - EMFILE, ENFILE: no further file descriptor can be opened.
  *  - ENOEXEC: start without an image loaded.
  *  - EALREADY: stop of an instance that is not running.
  *  - EINTR: a signal arrived during a wait. What the call documents holds.
@@ -108,6 +116,7 @@ enum {
 	MULTIKERNEL_CMD_LIST_INSTANCES = 0x05,
 	MULTIKERNEL_CMD_CREATE = 0x06,
 	MULTIKERNEL_CMD_OPEN = 0x07,
+	MULTIKERNEL_CMD_EVENTS = 0x08,
 };
 
 /* ioctl commands on an instance fd */
@@ -118,6 +127,7 @@ enum {
 	MULTIKERNEL_CMD_STOP = 0x42,
 	MULTIKERNEL_CMD_DESTROY = 0x43,
 	MULTIKERNEL_CMD_RING = 0x44,
+	MULTIKERNEL_CMD_READ_MEMORY = 0x45,
 };
 
 /* Owners of a CPU or of a memory range */
@@ -135,6 +145,7 @@ enum {
 #define MULTIKERNEL_STATE_STOPPED	5 /* ended on request; holds CPUs, memory */
 #define MULTIKERNEL_STATE_CRASHED	6 /* ended by itself, see @reason */
 #define MULTIKERNEL_STATE_FAILED	7 /* a CPU is not confirmed parked */
+#define MULTIKERNEL_STATE_GONE		8 /* destroyed; in events only */
 
 /* Why an instance is Stopped, Crashed or Failed */
 #define MULTIKERNEL_REASON_NONE		0
@@ -143,6 +154,7 @@ enum {
 #define MULTIKERNEL_REASON_RESTART	3 /* the spawn asked to be restarted */
 #define MULTIKERNEL_REASON_PANIC	4 /* the spawn's kernel panicked */
 #define MULTIKERNEL_REASON_NO_CONFIRM	5 /* a CPU did not reach the park code */
+#define MULTIKERNEL_REASON_HUNG		6 /* a CPU took no interrupt for hang_ms */
 
 /**
  * struct multikernel_cpu - One CPU in a list
@@ -360,6 +372,9 @@ struct multikernel_ioctl_open {
  * @shared_size: Output; its size in bytes
  * @entry:	Output; entry address of the image, 0 if none is loaded
  * @image_bytes: Output; sum of the memory sizes of the loaded segments
+ * @hang_ms:	Output; the bound that was given to start, 0 if it was never
+ *		started
+ * @reserved2:	Output; 0
  */
 struct multikernel_ioctl_get_info {
 	__u32	size;
@@ -377,6 +392,8 @@ struct multikernel_ioctl_get_info {
 	__aligned_u64 shared_size;
 	__aligned_u64 entry;
 	__aligned_u64 image_bytes;
+	__u32	hang_ms;
+	__u32	reserved2;
 };
 
 #define MULTIKERNEL_IOCTL_GET_INFO \
@@ -388,6 +405,11 @@ struct multikernel_ioctl_get_info {
  * @flags:	Input; 0
  * @argument:	Input; value of RSI at the entry: for a Linux image the physical
  *		address of its boot_params. Inside the instance's memory.
+ * @hang_ms:	Input; how long a CPU of the spawn may take no interrupt before
+ *		the spawn counts as hung: %MULTIKERNEL_HANG_MS_MIN..
+ *		%MULTIKERNEL_HANG_MS_MAX milliseconds, 0 for the default of
+ *		10000, %MULTIKERNEL_HANG_NEVER
+ * @reserved:	Input; 0
  *
  * Starts the boot CPU at the image's entry, in 64-bit mode, interrupts off, on
  * page tables that map to themselves the instance's memory, its shared area and,
@@ -396,12 +418,25 @@ struct multikernel_ioctl_get_info {
  * spawn starts its further CPUs by INIT and SIPI. An image can be started once:
  * a spawn changes what was loaded. ENOEXEC without an image, EBUSY if it runs
  * already.
+ *
+ * The host rings every CPU that a spawn with guest support has online, five
+ * times in @hang_ms. When one of them has not answered four times in a row, the
+ * spawn is stopped by force: %MULTIKERNEL_STATE_CRASHED,
+ * %MULTIKERNEL_REASON_HUNG. Without guest support there is nothing to go by.
  */
 struct multikernel_ioctl_start {
 	__u32	size;
 	__u32	flags;
 	__aligned_u64 argument;
+	__u32	hang_ms;
+	__u32	reserved;
 };
+
+/* Bounds of &multikernel_ioctl_start.hang_ms */
+#define MULTIKERNEL_HANG_MS_DEFAULT	10000
+#define MULTIKERNEL_HANG_MS_MIN		100
+#define MULTIKERNEL_HANG_MS_MAX		3600000
+#define MULTIKERNEL_HANG_NEVER		0xffffffff
 
 #define MULTIKERNEL_IOCTL_START \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_START)
@@ -456,5 +491,78 @@ struct multikernel_ioctl_simple {
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_DESTROY)
 #define MULTIKERNEL_IOCTL_RING \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_RING)
+
+/* The most bytes that one MULTIKERNEL_IOCTL_READ_MEMORY copies. */
+#define MULTIKERNEL_READ_MAX		0x100000
+
+/**
+ * struct multikernel_ioctl_read_memory - ioctl(MULTIKERNEL_IOCTL_READ_MEMORY)
+ * @size:	Input; sizeof(struct multikernel_ioctl_read_memory)
+ * @flags:	Input; 0
+ * @base:	Input; physical address of the first byte
+ * @bytes:	Input; how many, 1..%MULTIKERNEL_READ_MAX
+ * @buffer:	Input; user pointer to where they are copied
+ *
+ * Copies memory of the instance, for a dump: also of one that has ended, whose
+ * memory stays as it is until the next load or destroy, and of one that runs,
+ * which may change it meanwhile. All bytes must be in one range of the instance
+ * (EADDRNOTAVAIL). EPERM under lockdown for confidentiality, as /proc/kcore.
+ */
+struct multikernel_ioctl_read_memory {
+	__u32	size;
+	__u32	flags;
+	__aligned_u64 base;
+	__aligned_u64 bytes;
+	__aligned_u64 buffer;
+};
+
+#define MULTIKERNEL_IOCTL_READ_MEMORY \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_READ_MEMORY)
+
+/**
+ * struct multikernel_ioctl_events - ioctl(MULTIKERNEL_IOCTL_EVENTS)
+ * @size:	Input; sizeof(struct multikernel_ioctl_events)
+ * @flags:	Input; 0
+ * @fd:		Output; a new file descriptor (O_CLOEXEC) from which the events
+ *		of all instances are read, from now on
+ * @reserved:	Input; 0
+ */
+struct multikernel_ioctl_events {
+	__u32	size;
+	__u32	flags;
+	__s32	fd;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_EVENTS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_EVENTS)
+
+/**
+ * struct multikernel_event - What read(2) returns: an instance changed its state
+ * @sequence:	counts the events of this host, from 1
+ * @time_ns:	when it was, CLOCK_MONOTONIC, in nanoseconds
+ * @lost:	how many earlier events this fd was to return and did not,
+ *		because it was not read for too long. In nearly all events 0.
+ * @id:		the instance
+ * @epoch:	how often it has been started
+ * @state:	its new state, MULTIKERNEL_STATE_*
+ * @reason:	MULTIKERNEL_REASON_*
+ * @name:	its name
+ *
+ * read(2) returns as many whole events as there are and fit; EINVAL if not even
+ * one fits. It waits for the first one, with O_NONBLOCK it fails with EAGAIN
+ * instead. It returns 0 when the fd's instance has been destroyed and all of
+ * its events have been read.
+ */
+struct multikernel_event {
+	__aligned_u64 sequence;
+	__aligned_u64 time_ns;
+	__aligned_u64 lost;
+	__u32	id;
+	__u32	epoch;
+	__u32	state;
+	__u32	reason;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+};
 
 #endif /* _UAPI_LINUX_MULTIKERNEL_H */

@@ -137,7 +137,10 @@ fn frequency(khz: u32) -> Option<Option<u32>> {
 #[cfg_attr(not(test), kernel::macros::kunit_tests(multikernel_guest_header))]
 mod tests {
     use super::*;
-    use crate::abi::NAME_LENGTH;
+    use crate::abi::{
+        MESSAGE_LENGTH,
+        NAME_LENGTH, //
+    };
 
     fn good() -> SharedHeader {
         SharedHeader {
@@ -163,7 +166,10 @@ mod tests {
             guest_apic_id: 0,
             guest_cpus: 0,
             guest_features: 0,
-            heartbeat: 0,
+            vmcoreinfo_base: 0,
+            vmcoreinfo_size: 0,
+            end_apic_id: 0,
+            end_message: [0; MESSAGE_LENGTH],
         }
     }
 

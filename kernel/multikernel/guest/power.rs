@@ -3,10 +3,11 @@
 //! How a spawn ends: it tells the host, and idles until the host takes its CPUs back.
 //!
 //! Restart, halt, power-off and panic of a kernel that has a machine to itself reset the machine.
-//! A spawn's write one word to the shared area and ring the host. The first last word stands: a
-//! panic stays a panic when the panicking CPU then asks for a restart.
+//! A spawn's leave behind what a post-mortem needs (the panic's message, the registers of all CPUs),
+//! write one word to the shared area and ring the host. The first last word stands: a panic stays a
+//! panic when the panicking CPU then asks for a restart.
 //!
-//! Owns `guest_state`; no lock.
+//! Owns `guest_state` and everything else in the shared area that is about the end; no lock.
 
 use kernel::{
     bindings,
@@ -27,7 +28,10 @@ use super::{
     shared,
     x86, //
 };
-use crate::abi;
+use crate::abi::{
+    self,
+    CpuRegisters, //
+};
 
 /// The last `guest_state` that was published.
 static STATE: Atomic<u32> = Atomic::new(abi::GUEST_SILENT);
@@ -108,12 +112,22 @@ fn publish(state: u32) {
 ///
 /// Only notes it: what is printed after this is to be in the ring before the host, which will park
 /// this CPU, hears of it. It hears from [`end`], which comes last as there is no `panic_timeout`.
-extern "C" fn panicked(
+///
+/// # Safety
+///
+/// `message` must be null or a zero-terminated string.
+unsafe extern "C" fn panicked(
     _block: *mut bindings::notifier_block,
     _event: usize,
-    _message: *mut c_void,
+    message: *mut c_void,
 ) -> c_int {
     note_end(abi::GUEST_PANIC);
+    if let (Some(area), false) = (shared::area(), message.is_null()) {
+        // SAFETY: Not null, so it is a string by the caller's promise; it is a buffer of `panic()`
+        // that no longer changes.
+        let message = unsafe { CStr::from_char_ptr(message.cast::<c_char>()) };
+        area.set_end_message(message.to_bytes());
+    }
     // CAST: a small constant.
     bindings::NOTIFY_DONE as c_int
 }
@@ -135,11 +149,25 @@ pub(super) enum End {
     EmergencyRestart,
 }
 
+/// Leaves behind the registers of a CPU.
+pub(super) fn keep_registers(cpu: u32, registers: &CpuRegisters) {
+    if let Some(area) = shared::area() {
+        area.set_registers(cpu, registers);
+    }
+}
+
 /// Ends this kernel.
 pub(super) fn end(end: End) -> ! {
     match end {
         End::Restart | End::PowerOff => x86::shutdown(),
         End::EmergencyRestart => x86::stop_other_cpus(),
+    }
+    let cpu = x86::this_cpu();
+    // Here, and not where the panic was noticed: the stack above this is that of `panic()` and stays
+    // what it is for whoever reads the dump.
+    keep_registers(cpu, &x86::own_registers());
+    if let Some(area) = shared::area() {
+        area.set_end_cpu(x86::apic_id(cpu));
     }
     note_end(match end {
         End::Restart | End::EmergencyRestart => abi::GUEST_RESTART,

@@ -30,12 +30,20 @@ use crate::{
     abi::{
         ConsoleRing,
         ConsoleRings,
+        CpuBeat,
+        CpuRegisters,
         SharedHeader,
         CONSOLE_IN_OFFSET,
         CONSOLE_IN_SIZE,
         CONSOLE_OUT_OFFSET,
         CONSOLE_OUT_SIZE,
         CONSOLE_RINGS_OFFSET,
+        CPU_BEATS_MAX,
+        CPU_BEATS_OFFSET,
+        CPU_REGISTERS_MAX,
+        CPU_REGISTERS_OFFSET,
+        MESSAGE_LENGTH,
+        REGISTERS_VALID,
         SHARED_SIZE, //
     },
     ring::RingMemory, //
@@ -211,6 +219,83 @@ impl Area {
     pub(super) fn set_guest_features(&self, features: u64) {
         self.long::<{ offset_of!(SharedHeader, guest_features) }>()
             .store(features, Relaxed);
+    }
+
+    /// Publishes where this kernel describes itself to those who read a dump of it.
+    pub(super) fn set_vmcoreinfo(&self, base: u64, size: u32) {
+        self.long::<{ offset_of!(SharedHeader, vmcoreinfo_base) }>()
+            .store(base, Relaxed);
+        self.word::<{ offset_of!(SharedHeader, vmcoreinfo_size) }>()
+            .store(size, Relaxed);
+    }
+
+    /// Leaves behind which CPU ended this kernel.
+    pub(super) fn set_end_cpu(&self, apic_id: u32) {
+        self.word::<{ offset_of!(SharedHeader, end_apic_id) }>()
+            .store(apic_id, Relaxed);
+    }
+
+    /// Leaves behind what a panic said, as far as there is room for it.
+    pub(super) fn set_end_message(&self, message: &[u8]) {
+        const OFFSET: usize = offset_of!(SharedHeader, end_message);
+        // The last byte stays zero.
+        for (i, &byte) in message.iter().take(MESSAGE_LENGTH - 1).enumerate() {
+            const { assert!(OFFSET + MESSAGE_LENGTH <= SIZE) };
+            // SAFETY: Inside the area by the bound above and the assertion. Accesses of single
+            // bytes that are volatile do not tear.
+            unsafe { self.0.add(OFFSET + i).write_volatile(byte) };
+        }
+    }
+
+    /// The 32-bit word at a field's offset in the record of a CPU, if it has one.
+    fn beat_word(&self, cpu: u32, field: usize) -> Option<&Atomic<u32>> {
+        const { assert!(CPU_BEATS_OFFSET as usize + CPU_BEATS_MAX * size_of::<CpuBeat>() <= SIZE) };
+        if cpu as usize >= CPU_BEATS_MAX || field % 4 != 0 || field + 4 > size_of::<CpuBeat>() {
+            return None;
+        }
+        let offset = CPU_BEATS_OFFSET as usize + cpu as usize * size_of::<CpuBeat>() + field;
+        // SAFETY: By the checks above, the word is aligned and inside the area. This kernel accesses
+        // it atomically only, in this size.
+        Some(unsafe { Atomic::from_ptr(self.0.add(offset).cast()) })
+    }
+
+    /// Publishes whether a CPU is to be rung to see whether it takes interrupts.
+    pub(super) fn set_cpu_online(&self, cpu: u32, apic_id: u32, online: bool) {
+        let id = self.beat_word(cpu, offset_of!(CpuBeat, apic_id));
+        let flag = self.beat_word(cpu, offset_of!(CpuBeat, online));
+        if let (Some(id), Some(flag)) = (id, flag) {
+            id.store(apic_id, Relaxed);
+            flag.store(online.into(), Release);
+        }
+    }
+
+    /// Counts a doorbell that rang on this CPU, which alone counts here.
+    pub(super) fn count_beat(&self, cpu: u32) {
+        // The lower half of a 64-bit counter: what the host compares is whether it changed.
+        if let Some(beats) = self.beat_word(cpu, offset_of!(CpuBeat, beats)) {
+            beats.store(beats.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Leaves behind a CPU's registers, if there is room for those of this CPU.
+    pub(super) fn set_registers(&self, cpu: u32, registers: &CpuRegisters) {
+        const { assert!(CPU_REGISTERS_OFFSET as usize % align_of::<CpuRegisters>() == 0) };
+        if cpu as usize >= CPU_REGISTERS_MAX {
+            return;
+        }
+        let offset = CPU_REGISTERS_OFFSET as usize + cpu as usize * size_of::<CpuRegisters>();
+        // SAFETY: abi.rs asserts that the array is inside the area, and it is aligned. Nothing of
+        // this kernel reads it, and of its CPUs only this one writes this element.
+        unsafe {
+            let place: *mut CpuRegisters = self.0.add(offset).cast();
+            place.write_volatile(CpuRegisters {
+                valid: 0,
+                ..*registers
+            });
+            // The host looks at it only once this is there.
+            barrier::smp_mb(barrier::Write);
+            (&raw mut (*place).valid).write_volatile(REGISTERS_VALID);
+        }
     }
 
     /// The ring that carries console output.

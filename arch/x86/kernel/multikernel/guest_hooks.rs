@@ -14,7 +14,14 @@ use core::ptr::null_mut;
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        SetOnce, //
+    }, //
 };
 
 use super::{
@@ -24,6 +31,7 @@ use super::{
         End, //
     }, //
 };
+use crate::abi::CpuRegisters;
 
 /// Keeps this kernel from what belongs to the machine, whatever the firmware tables say.
 ///
@@ -138,6 +146,121 @@ pub(super) fn replace_machine_ops() {
         // reboot(2) makes a halt of a power-off that nobody has offered to do.
         bindings::pm_power_off = Some(power_off);
     }
+    if STOP_OTHER_CPUS.as_ref().is_none() {
+        // SAFETY: Written while the kernel initialises, by the boot CPU; every x86 kernel has one.
+        unsafe {
+            if let Some(stop) = bindings::smp_ops.stop_other_cpus {
+                STOP_OTHER_CPUS.populate(stop);
+                bindings::smp_ops.stop_other_cpus = Some(stop_other_cpus_keeping_registers);
+            }
+        }
+    }
+}
+
+/// `smp_ops::stop_other_cpus` as it was.
+static STOP_OTHER_CPUS: SetOnce<unsafe extern "C" fn(c_int)> = SetOnce::new();
+
+/// Whether the other CPUs have been stopped by NMI, which can be done once.
+static SHOT: Atomic<bool> = Atomic::new(false);
+
+/// `smp_ops::stop_other_cpus`.
+///
+/// In a panic the other CPUs are stopped by NMI, as before a crash kernel is booted: it reaches them
+/// also with interrupts off, and brings their registers.
+extern "C" fn stop_other_cpus_keeping_registers(wait: c_int) {
+    // SAFETY: Reads one word.
+    if unsafe { bindings::panic_in_progress() } {
+        if !SHOT.xchg(true, Relaxed) {
+            // SAFETY: Called once, on the CPU that panics, and the callback is static.
+            unsafe { bindings::nmi_shootdown_cpus(Some(shot)) };
+        }
+    } else if let Some(&stop) = STOP_OTHER_CPUS.as_ref() {
+        // SAFETY: It is what would have been called in place of this.
+        unsafe { stop(wait) };
+    }
+}
+
+/// `nmi_shootdown_cb`: runs on a CPU that the panicking one stops, in its NMI.
+///
+/// # Safety
+///
+/// `regs` must be valid for reads.
+unsafe extern "C" fn shot(cpu: c_int, regs: *mut bindings::pt_regs) {
+    // SAFETY: By the caller's promise. `pt_regs` is 21 longs, in the same order as the first of
+    // `user_regs_struct` (arch/x86/include/asm/ptrace.h, user_64.h).
+    let saved = unsafe { &*regs.cast_const().cast::<[u64; SAVED]>() };
+    if let Ok(cpu) = u32::try_from(cpu) {
+        power::keep_registers(cpu, &registers(saved));
+    }
+}
+
+/// Registers that an interrupt saves: r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip
+/// cs flags sp ss.
+const SAVED: usize = 21;
+static_assert!(size_of::<bindings::pt_regs>() == SAVED * size_of::<u64>());
+
+/// Registers of this CPU, of which these have been saved.
+fn registers(saved: &[u64; SAVED]) -> CpuRegisters {
+    let mut user = [0; 27];
+    for (to, from) in user.iter_mut().zip(saved) {
+        *to = *from;
+    }
+    // With FRED the words of CS and SS have more than the selector.
+    user[17] &= 0xffff;
+    user[20] &= 0xffff;
+    let [.., fs_base, gs_base, _ds, _es, _fs, _gs] = &mut user;
+    let (mut cr2, mut cr3) = (0, 0);
+    // SAFETY: All four are valid for a write.
+    unsafe { bindings::multikernel_guest_read_state(fs_base, gs_base, &mut cr2, &mut cr3) };
+    CpuRegisters {
+        valid: 0,
+        apic_id: apic_id(this_cpu()),
+        user,
+        cr2,
+        cr3,
+        reserved: [0; 2],
+    }
+}
+
+/// Registers of this CPU as they are in the caller, whose frame is to stay: those that a call keeps.
+#[inline(always)]
+pub(super) fn own_registers() -> CpuRegisters {
+    let (sp, bp, bx, ip, flags): (u64, u64, u64, u64, u64);
+    let (r12, r13, r14, r15): (u64, u64, u64, u64);
+    // SAFETY: Reads registers; the one word that is put on the stack is taken off again.
+    unsafe {
+        core::arch::asm!(
+            "mov {sp}, rsp",
+            "mov {bp}, rbp",
+            "mov {bx}, rbx",
+            "lea {ip}, [rip]",
+            sp = out(reg) sp,
+            bp = out(reg) bp,
+            bx = out(reg) bx,
+            ip = out(reg) ip,
+            options(nomem, nostack, preserves_flags)
+        );
+        core::arch::asm!(
+            "mov {r12}, r12",
+            "mov {r13}, r13",
+            "mov {r14}, r14",
+            "mov {r15}, r15",
+            r12 = out(reg) r12,
+            r13 = out(reg) r13,
+            r14 = out(reg) r14,
+            r15 = out(reg) r15,
+            options(nomem, nostack, preserves_flags)
+        );
+        core::arch::asm!("pushfq", "pop {flags}", flags = out(reg) flags, options(nomem));
+    }
+    let mut saved = [0; SAVED];
+    [saved[0], saved[1], saved[2], saved[3]] = [r15, r14, r13, r12];
+    [saved[4], saved[5], saved[16]] = [bp, bx, ip];
+    [saved[18], saved[19]] = [flags, sp];
+    // No system call was interrupted.
+    saved[15] = u64::MAX;
+    [saved[17], saved[20]] = [bindings::__KERNEL_CS.into(), bindings::__KERNEL_DS.into()];
+    registers(&saved)
 }
 
 /// `machine_ops::restart`.
@@ -201,10 +324,28 @@ extern "C" fn doorbell() {
     super::doorbell();
 }
 
-/// APIC id of the CPU that this kernel booted on, which is never offline.
-pub(super) fn boot_cpu_apic_id() -> u32 {
-    // SAFETY: CPU 0 exists.
-    unsafe { bindings::multikernel_guest_apic_id(0) }
+/// APIC id of a CPU of this kernel; 0 for one that it does not have.
+pub(super) fn apic_id(cpu: u32) -> u32 {
+    if cpu >= kernel::cpu::nr_cpu_ids() {
+        return 0;
+    }
+    // SAFETY: There is a per-CPU area for every number below `nr_cpu_ids`.
+    unsafe { bindings::multikernel_guest_apic_id(cpu) }
+}
+
+/// The CPU that this runs on; of meaning where it cannot move to another.
+pub(super) fn this_cpu() -> u32 {
+    // SAFETY: Reads a per-CPU variable.
+    unsafe { bindings::multikernel_guest_this_cpu() }
+}
+
+/// Physical address and size of the note that describes this kernel to those who read a dump.
+pub(super) fn vmcoreinfo() -> (u64, u32) {
+    let mut size = 0;
+    // SAFETY: `size` is valid for a write; the note has been made by an earlier initcall, or the
+    // address is 0.
+    let base = unsafe { bindings::multikernel_guest_vmcoreinfo(&mut size) };
+    (base, size)
 }
 
 /// CPUs that this kernel runs on.
@@ -213,7 +354,7 @@ pub(super) fn online_cpus() -> u32 {
     unsafe { bindings::multikernel_guest_online_cpus() }
 }
 
-/// Has `cpus_changed()` called when a CPU goes on or off line.
+/// Has `cpu_changed()` called when a CPU goes on or off line, and at once for those that are online.
 ///
 /// # Errors
 ///
@@ -224,7 +365,7 @@ pub(super) fn watch_cpus() -> Result {
         bindings::__cpuhp_setup_state(
             bindings::cpuhp_state_CPUHP_AP_ONLINE_DYN,
             c"multikernel/guest:online".as_char_ptr(),
-            false,
+            true,
             Some(cpu_online),
             Some(cpu_offline),
             false,
@@ -233,13 +374,13 @@ pub(super) fn watch_cpus() -> Result {
 }
 
 /// A CPU is up, and counted.
-extern "C" fn cpu_online(_cpu: c_uint) -> c_int {
-    super::cpus_changed(online_cpus());
+extern "C" fn cpu_online(cpu: c_uint) -> c_int {
+    super::cpu_changed(cpu, true, online_cpus());
     0
 }
 
 /// A CPU is about to go, and still counted.
-extern "C" fn cpu_offline(_cpu: c_uint) -> c_int {
-    super::cpus_changed(online_cpus().saturating_sub(1));
+extern "C" fn cpu_offline(cpu: c_uint) -> c_int {
+    super::cpu_changed(cpu, false, online_cpus().saturating_sub(1));
     0
 }

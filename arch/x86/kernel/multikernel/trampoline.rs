@@ -23,7 +23,10 @@ use super::{
     apic::{self, ApicId},
     identity_map::IdentityMap, //
 };
-use crate::memory::{FixedMemory, TablePage, PAGE_SIZE};
+use crate::{
+    fault,
+    memory::{FixedMemory, TablePage, PAGE_SIZE}, //
+};
 
 const COMMAND_PARK: u32 = 1;
 const COMMAND_ENTER: u32 = 2;
@@ -426,6 +429,9 @@ impl Slot {
     }
 
     fn confirm(&mut self, again: bool) -> Result {
+        if fault::confirmation_is_lost() {
+            return Err(ETIMEDOUT);
+        }
         let mut waited = 0;
         let mut resend = RESEND_MICROSECONDS;
         while !self.answered() {
@@ -459,6 +465,9 @@ impl Slot {
     ///
     /// `waited` counts the microseconds for all CPUs of a roll call together.
     pub(crate) fn is_present(&self, waited: &mut u64) -> bool {
+        if fault::roll_call_is_missed() {
+            return false;
+        }
         loop {
             // SAFETY: By the invariants.
             let reply = unsafe { ptr::read_volatile(&raw const (*self.mailbox).roll_reply) };

@@ -19,7 +19,7 @@
 
 enum which {
 	HOST_INFO, POOL_GROW, POOL_SHRINK, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
-	GET_INFO, START, STOP, DESTROY, RING,
+	EVENTS, GET_INFO, START, STOP, DESTROY, RING, READ_MEMORY,
 };
 
 #define COMMAND(name, struct_name, on_instance) \
@@ -39,11 +39,13 @@ static const struct command {
 	COMMAND(LIST_INSTANCES, multikernel_ioctl_list, false),
 	COMMAND(CREATE, multikernel_ioctl_create, false),
 	COMMAND(OPEN, multikernel_ioctl_open, false),
+	COMMAND(EVENTS, multikernel_ioctl_events, false),
 	COMMAND(GET_INFO, multikernel_ioctl_get_info, true),
 	COMMAND(START, multikernel_ioctl_start, true),
 	COMMAND(STOP, multikernel_ioctl_stop, true),
 	COMMAND(DESTROY, multikernel_ioctl_simple, true),
 	COMMAND(RING, multikernel_ioctl_simple, true),
+	COMMAND(READ_MEMORY, multikernel_ioctl_read_memory, true),
 };
 
 /* Room for any structure and more than a page behind it. */
@@ -59,6 +61,8 @@ union request {
 	struct multikernel_ioctl_start start;
 	struct multikernel_ioctl_stop stop;
 	struct multikernel_ioctl_simple simple;
+	struct multikernel_ioctl_events events;
+	struct multikernel_ioctl_read_memory read_memory;
 };
 
 FIXTURE(form)
@@ -150,6 +154,10 @@ static void effective(FIXTURE_DATA(form) *self, const struct command *command)
 	case MULTIKERNEL_IOCTL_STOP:
 		request->stop.flags = MULTIKERNEL_STOP_FORCE;
 		break;
+	case MULTIKERNEL_IOCTL_READ_MEMORY:
+		request->read_memory.base = self->instance.base;
+		request->read_memory.bytes = 1;
+		break;
 	}
 }
 
@@ -219,8 +227,8 @@ TEST_F(form, larger_with_something_is_refused)
 TEST_F(form, unknown_number)
 {
 	static const unsigned long unknown[] = {
-		_IO(MULTIKERNEL_IOCTL_TYPE, 0x08), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
-		_IO(MULTIKERNEL_IOCTL_TYPE, 0x45), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x09), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x46), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
 		_IOWR(MULTIKERNEL_IOCTL_TYPE, 0, __u64), _IO(0xBA, 0), 0, ~0U,
 	};
 	size_t i;
@@ -260,13 +268,22 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(CREATE, create.reserved, 1);
 	EXPECT_REFUSED(OPEN, open.reserved, 1);
 	EXPECT_REFUSED(OPEN, open.name[0], 'f');
+	EXPECT_REFUSED(EVENTS, events.flags, 1);
+	EXPECT_REFUSED(EVENTS, events.reserved, 1);
 	EXPECT_REFUSED(GET_INFO, get_info.reserved, 1);
 	EXPECT_REFUSED(START, start.flags, 1);
+	EXPECT_REFUSED(START, start.reserved, 1);
+	EXPECT_REFUSED(START, start.hang_ms, MULTIKERNEL_HANG_MS_MIN - 1);
+	EXPECT_REFUSED(START, start.hang_ms, MULTIKERNEL_HANG_MS_MAX + 1);
+	EXPECT_REFUSED(START, start.hang_ms, MULTIKERNEL_HANG_NEVER - 1);
 	EXPECT_REFUSED(STOP, stop.flags, 2);
 	EXPECT_REFUSED(STOP, stop.timeout_ms, 1);
 	EXPECT_REFUSED(STOP, stop.flags, 0);
 	EXPECT_REFUSED(DESTROY, simple.flags, 1);
 	EXPECT_REFUSED(RING, simple.flags, 1);
+	EXPECT_REFUSED(READ_MEMORY, read_memory.flags, 1);
+	EXPECT_REFUSED(READ_MEMORY, read_memory.bytes, 0);
+	EXPECT_REFUSED(READ_MEMORY, read_memory.bytes, MULTIKERNEL_READ_MAX + 1);
 	EXPECT_EQ(-EINVAL, stop_in_order(self->instance.fd, 3600001));
 }
 
@@ -305,7 +322,7 @@ TEST_F(form, structure_that_cannot_be_written)
 {
 	static const enum which with_output[] = {
 		HOST_INFO, POOL_GROW, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
-		GET_INFO,
+		EVENTS, GET_INFO,
 	};
 	size_t i;
 

@@ -62,18 +62,18 @@ static void run(struct __test_metadata *const _metadata, FIXTURE_DATA(life) *sel
 {
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_SPIN, 0, 0));
 	ASSERT_EQ(0, payload_start(&self->payload));
-	ASSERT_TRUE(wait_change(&self->payload, SHARED_HEARTBEAT, 0, PATIENCE));
+	ASSERT_TRUE(wait_change(&self->payload, SHARED_COUNTER, 0, PATIENCE));
 }
 
 /* It is Running and its CPU still does what it did. */
 static void goes_on(struct __test_metadata *const _metadata, FIXTURE_DATA(life) *self)
 {
-	__u32 beat = shared_u32(&self->payload, SHARED_HEARTBEAT);
+	__u32 beat = shared_u32(&self->payload, SHARED_COUNTER);
 
 	ASSERT_EQ(0, get_info(self->instance.fd, &self->info));
 	EXPECT_EQ(MULTIKERNEL_STATE_RUNNING, self->info.get.state);
 	EXPECT_EQ(MULTIKERNEL_REASON_NONE, self->info.get.reason);
-	EXPECT_TRUE(wait_change(&self->payload, SHARED_HEARTBEAT, beat, PATIENCE));
+	EXPECT_TRUE(wait_change(&self->payload, SHARED_COUNTER, beat, PATIENCE));
 }
 
 TEST_F_TIMEOUT(life, not_running, 60)

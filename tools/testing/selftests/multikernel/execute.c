@@ -97,7 +97,7 @@ TEST_F_TIMEOUT(execute, state_at_the_entry, 60)
 	/* __BOOT_CS and __BOOT_DS, as the 64-bit boot protocol wants them. */
 	EXPECT_EQ(0x10, record->cs);
 	EXPECT_EQ(0x18, record->ss);
-	stop_is_final(_metadata, self, SHARED_HEARTBEAT);
+	stop_is_final(_metadata, self, SHARED_COUNTER);
 }
 
 TEST_F_TIMEOUT(execute, header_of_each_life, 60)
@@ -117,7 +117,7 @@ TEST_F_TIMEOUT(execute, header_of_each_life, 60)
 		EXPECT_EQ(0, shared_u32(payload, SHARED_REQUEST));
 		EXPECT_EQ(0, shared_u32(payload, SHARED_GUEST_STATE));
 		EXPECT_STREQ("execute", (char *)payload->shared + SHARED_NAME);
-		stop_is_final(_metadata, self, SHARED_HEARTBEAT);
+		stop_is_final(_metadata, self, SHARED_COUNTER);
 		EXPECT_EQ(life, self->info.get.epoch);
 	}
 }
@@ -126,7 +126,7 @@ TEST_F_TIMEOUT(execute, stops_a_halted_cpu, 60)
 {
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_HALT, self->own, self->sibling));
 	ASSERT_EQ(0, payload_start(&self->payload));
-	ASSERT_TRUE(wait_change(&self->payload, SHARED_HEARTBEAT, 0, PATIENCE));
+	ASSERT_TRUE(wait_change(&self->payload, SHARED_COUNTER, 0, PATIENCE));
 	EXPECT_EQ(0, stop_force(self->instance.fd));
 	EXPECT_EQ(-EALREADY, stop_force(self->instance.fd));
 }
@@ -135,7 +135,7 @@ TEST_F_TIMEOUT(execute, stops_a_cpu_in_an_nmi, 60)
 {
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_NMI, self->own, self->sibling));
 	ASSERT_EQ(0, payload_start(&self->payload));
-	stop_is_final(_metadata, self, SHARED_HEARTBEAT);
+	stop_is_final(_metadata, self, SHARED_COUNTER);
 }
 
 TEST_F_TIMEOUT(execute, powers_off_when_asked, 60)

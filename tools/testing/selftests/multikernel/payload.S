@@ -85,13 +85,13 @@ payload_begin:
 	cmpl	$MODE_STORM, %eax
 	je	storm
 halt:
-	incq	SHARED_HEARTBEAT(%rbp)
+	incq	SHARED_COUNTER(%rbp)
 	cli
 	hlt
 	jmp	halt
 
 spin:
-	incq	SHARED_HEARTBEAT(%rbp)
+	incq	SHARED_COUNTER(%rbp)
 	pause
 	jmp	spin
 
@@ -111,7 +111,7 @@ obey:
 	movl	$0x41, SHARED_GUEST_VECTOR(%rbp)
 	movq	$2, SHARED_GUEST_FEATURES(%rbp)
 	movl	$1, SHARED_GUEST_STATE(%rbp)
-1:	incq	SHARED_HEARTBEAT(%rbp)
+1:	incq	SHARED_COUNTER(%rbp)
 	pause
 	cmpl	$1, SHARED_REQUEST(%rbp)
 	jne	1b
@@ -151,7 +151,7 @@ nmi:
 1:	pause
 	jmp	1b
 nmi_handler:
-	incq	SHARED_HEARTBEAT(%rbp)
+	incq	SHARED_COUNTER(%rbp)
 	pause
 	jmp	nmi_handler
 

@@ -88,6 +88,7 @@ int payload_load(struct payload *payload, int mode, __u32 own, __u32 sibling)
 	fill_storm(storm, instance->low,
 		   instance->shared_base + RECORD_OFFSET + RECORD_STORM, own, sibling);
 	memset((void *)payload->shared + RECORD_OFFSET, 0, sizeof(struct record));
+	memset((void *)payload->shared + SHARED_COUNTER, 0, sizeof(__u64));
 	payload->entry = base + CODE_AT;
 	payload->argument = base + CONTROL_AT;
 	return load(instance->id, payload->entry, list, ARRAY_SIZE(list));

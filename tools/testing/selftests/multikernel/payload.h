@@ -67,9 +67,16 @@
 #define SHARED_GUEST_VECTOR	260
 #define SHARED_GUEST_APIC_ID	264
 #define SHARED_GUEST_FEATURES	272
-#define SHARED_HEARTBEAT	280
+#define SHARED_CPU_BEATS	0x8000
+#define CPU_BEAT_APIC_ID	8
+#define CPU_BEAT_ONLINE		12
+/* Where the payload counts: in a part of the header's page that is not used. */
+#define SHARED_COUNTER		0x400
+
+#define GUEST_RUNNING		1
 
 #define GUEST_FEATURE_REQUEST	0x2
+#define GUEST_FEATURE_BEATS	0x4
 
 #ifndef __ASSEMBLER__
 

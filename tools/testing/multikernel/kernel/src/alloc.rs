@@ -131,6 +131,20 @@ impl<T> KVec<T> {
         Ok(this)
     }
 
+    /// A vector of `count` elements that are all `item`.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn from_elem(item: T, count: usize, flags: Flags) -> Result<Self, AllocError>
+    where
+        T: Clone,
+    {
+        let mut this = Self::with_capacity(count, flags)?;
+        this.items.resize(count, item);
+        Ok(this)
+    }
+
     /// Elements that fit without another allocation, those that are there included.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -8,6 +8,9 @@
 #[path = "../../../../../kernel/multikernel/abi.rs"]
 pub mod abi;
 
+#[path = "../../../../../kernel/multikernel/event_log.rs"]
+pub mod event_log;
+
 #[path = "../../../../../kernel/multikernel/image.rs"]
 pub mod image;
 
@@ -15,6 +18,9 @@ pub mod image;
 #[allow(clippy::len_without_is_empty, clippy::new_without_default)]
 #[path = "../../../../../kernel/multikernel/ledger.rs"]
 pub mod ledger;
+
+#[path = "../../../../../kernel/multikernel/pulse.rs"]
+pub mod pulse;
 
 #[path = "../../../../../kernel/multikernel/ring.rs"]
 pub mod ring;
