@@ -20,8 +20,9 @@ use crate::{
         trampoline::Slot, //
     },
     cpu::{self, Cpu, Held},
+    cpu_ledger::CpuOwner,
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
-    ledger::{CpuOwner, InstanceId, Region, Request},
+    ledger::{InstanceId, Region, Request},
     memory::SharedPages,
     pulse::Pulse,
     registry::{Purpose, Registry, Subsystem}, //

@@ -14,7 +14,7 @@ use kernel::{
 };
 
 use crate::{
-    ledger::CpuOwner,
+    cpu_ledger::CpuOwner,
     registry::Subsystem, //
 };
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who owns which memory and which CPU.
+//! Who owns which memory.
 //!
-//! A [`MemoryLedger`] holds every range that the host has set aside, a [`CpuLedger`] every CPU that
-//! is not the host's. What is not in them is the host's. A range that is taken leaves as a
-//! [`Region`], a value that cannot be copied: who has it owns the memory, and giving it back
-//! consumes it. Nothing here sleeps but for memory allocation, touches hardware or takes a lock:
-//! the registry's mutex guards both ledgers.
+//! A [`MemoryLedger`] holds every range that the host has set aside; what is not in it is the
+//! host's. A range that is taken leaves as a [`Region`], a value that cannot be copied: who has it
+//! owns the memory, and giving it back consumes it. Nothing here sleeps but for memory allocation,
+//! touches hardware or takes a lock: the registry's mutex guards it.
 //!
 //! The file is pure: it is compiled into the kernel and into the test workspace.
 
@@ -439,100 +438,6 @@ impl MemoryLedger {
     }
 }
 
-/// What is happening with a CPU that is not the host's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CpuOwner {
-    /// On its way from the host to the instance. The host must not start it.
-    Lending(InstanceId),
-    /// The instance has it.
-    Instance(InstanceId),
-    /// On its way back: parked, and the host may start it.
-    Returning(InstanceId),
-}
-
-impl CpuOwner {
-    /// The instance that it goes to, is with, or comes from.
-    pub fn id(self) -> InstanceId {
-        match self {
-            Self::Lending(id) | Self::Instance(id) | Self::Returning(id) => id,
-        }
-    }
-}
-
-/// CPUs that are not the host's, by the host's CPU number.
-///
-/// # Invariants
-///
-/// No CPU is in it twice.
-pub struct CpuLedger {
-    entries: KVec<(u32, CpuOwner)>,
-}
-
-impl CpuLedger {
-    /// All CPUs are the host's.
-    pub const fn new() -> Self {
-        Self {
-            entries: KVec::new(),
-        }
-    }
-
-    /// Who has the CPU; `None` means the host.
-    pub fn owner(&self, cpu: u32) -> Option<CpuOwner> {
-        self.entries
-            .iter()
-            .find(|(number, _)| *number == cpu)
-            .map(|&(_, owner)| owner)
-    }
-
-    /// Number of CPUs that the host does not have.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Writes down that these CPUs leave the host for an instance: all of them or, on an error,
-    /// none.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there is none or one is given twice, `EBUSY` if one is not the host's, `ENOMEM`.
-    pub fn lend(&mut self, cpus: &[u32], id: InstanceId) -> Result {
-        let twice = |(i, cpu): (usize, &u32)| cpus.iter().take(i).any(|other| other == cpu);
-        if cpus.is_empty() || cpus.iter().enumerate().any(twice) {
-            return Err(EINVAL);
-        }
-        if cpus.iter().any(|&cpu| self.owner(cpu).is_some()) {
-            return Err(EBUSY);
-        }
-        self.entries.reserve(cpus.len(), GFP_KERNEL)?;
-        for &cpu in cpus {
-            self.entries
-                .push_within_capacity((cpu, CpuOwner::Lending(id)))
-                .map_err(|_| ENOMEM)?;
-        }
-        Ok(())
-    }
-
-    /// Every CPU that the host does not have, with its owner.
-    pub fn entries(&self) -> &[(u32, CpuOwner)] {
-        &self.entries
-    }
-
-    /// Changes what is written of a CPU, if it is written to be the same instance's.
-    pub fn set(&mut self, cpu: u32, owner: CpuOwner) {
-        let same = |entry: &&mut (u32, CpuOwner)| entry.0 == cpu && entry.1.id() == owner.id();
-        if let Some(entry) = self.entries.iter_mut().find(same) {
-            entry.1 = owner;
-        }
-    }
-
-    /// The CPU is the host's again, if it is written to be this instance's: it may have been lent
-    /// to another one since.
-    pub fn give_back(&mut self, cpu: u32, id: InstanceId) {
-        self.entries
-            .retain(|entry| entry.0 != cpu || entry.1.id() != id);
-    }
-}
-
 #[cfg(CONFIG_MULTIKERNEL_KUNIT_TEST)]
 #[kunit_tests(multikernel_ledger)]
 mod tests {
@@ -689,26 +594,6 @@ mod tests {
         assert!(ledger.give_back(lent));
         ledger.withdraw(&fixed(96 * MIB), &mut out)?;
         assert_eq!(ledger.entries().len(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn cpus_are_lent_once() -> Result {
-        let mut ledger = CpuLedger::new();
-        assert_eq!(ledger.lend(&[], id(1)), Err(EINVAL));
-        assert_eq!(ledger.lend(&[2, 3, 2], id(1)), Err(EINVAL));
-        ledger.lend(&[2, 3], id(1))?;
-        assert_eq!(ledger.lend(&[1, 3], id(2)), Err(EBUSY));
-        assert_eq!(ledger.owner(1), None);
-        assert_eq!(ledger.owner(3), Some(CpuOwner::Lending(id(1))));
-        ledger.set(3, CpuOwner::Instance(id(1)));
-        assert_eq!(ledger.owner(3), Some(CpuOwner::Instance(id(1))));
-        ledger.set(3, CpuOwner::Returning(id(2)));
-        ledger.give_back(3, id(2));
-        assert_eq!(ledger.owner(3), Some(CpuOwner::Instance(id(1))));
-        ledger.give_back(3, id(1));
-        assert_eq!(ledger.owner(3), None);
-        assert_eq!(ledger.len(), 1);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Policy, without `unsafe` code of its own but for calls into the layer below:
 //!
-//! - [`ledger`]: who owns which memory and which CPU
+//! - [`ledger`], [`cpu_ledger`]: who owns which memory and which CPU
 //! - [`image`]: which kexec segments an instance may have
 //! - [`instance`], [`registry`]: the instances, their states, and the one lock
 //! - [`event`], [`event_log`]: what has become of them, for those who want to know
@@ -36,6 +36,7 @@ mod abi;
 #[path = "../../arch/x86/kernel/multikernel/mod.rs"]
 mod arch;
 mod cpu;
+mod cpu_ledger;
 mod create;
 mod device;
 mod event;

@@ -36,9 +36,10 @@ use kernel::{
 
 use crate::{
     arch::trampoline::{Slots, Trampoline},
+    cpu_ledger::CpuLedger,
     event::Events,
     instance::{Handle, Holdings, Instance},
-    ledger::{CpuLedger, InstanceId, MemoryLedger},
+    ledger::{InstanceId, MemoryLedger},
     memory::PAGE_SIZE, //
 };
 

@@ -21,8 +21,8 @@ use kernel::{
 
 use crate::{
     cpu,
+    cpu_ledger::CpuOwner,
     instance::{Handle, Reason, State},
-    ledger::CpuOwner,
     registry::{Purpose, Subsystem},
     run, //
 };

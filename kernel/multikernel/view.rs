@@ -12,8 +12,9 @@ use kernel::{
 };
 
 use crate::{
+    cpu_ledger::CpuOwner,
     fault::Knobs,
-    ledger::{CpuOwner, Entry, Owner},
+    ledger::{Entry, Owner},
     registry::Subsystem, //
 };
 

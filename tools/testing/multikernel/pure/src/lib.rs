@@ -8,6 +8,10 @@
 #[path = "../../../../../kernel/multikernel/abi.rs"]
 pub mod abi;
 
+#[allow(clippy::len_without_is_empty, clippy::new_without_default)]
+#[path = "../../../../../kernel/multikernel/cpu_ledger.rs"]
+pub mod cpu_ledger;
+
 #[path = "../../../../../kernel/multikernel/event_log.rs"]
 pub mod event_log;
 

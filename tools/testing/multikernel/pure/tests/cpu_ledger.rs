@@ -8,7 +8,10 @@ use kernel::{
     alloc::FailNth,
     error::{code::*, Result}, //
 };
-use multikernel_pure::ledger::{CpuLedger, CpuOwner, InstanceId};
+use multikernel_pure::{
+    cpu_ledger::{CpuLedger, CpuOwner},
+    ledger::InstanceId,
+};
 use proptest::prelude::*;
 
 const CPUS: u32 = 12;
