@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The first process of a spawn: works, says how far it is, and ends its kernel when told.
+//!
+//! It is told by lines on the console `hvc0`, or where there is none by the command line. It
+//! answers through the kernel's log, which every console shows:
+//!
+//! | line | meaning |
+//! | --- | --- |
+//! | `soak: ready tsc=T` | up and working since the time-stamp counter read T |
+//! | `soak: report STEPS SUM` | answer to `report`: how far the first worker is |
+//! | `soak: fault tsc=T` | answer to `fault KIND SEED`: it comes next |
+//! | `soak: broken: ...` | a worker found what it had not written |
+//! | `soak: alive: ...` | a fault that should have ended the kernel did not |
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::mount::{mount, MountFlags};
+use rustix::system::{reboot, RebootCommand};
+use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions};
+
+use crate::clock::tsc;
+use crate::cpio::Archive;
+use crate::work::Work;
+
+/// Pages of each worker's table.
+pub const PAGES: usize = 256;
+/// Steps at a time, and the pause after them: the machine has other things to do.
+const BATCH: usize = 8;
+const PAUSE: Duration = Duration::from_millis(5);
+/// Where debugfs is.
+const DEBUGFS: &str = "/debug";
+/// Bytes by which memory is used up.
+const PIECE: usize = 1 << 20;
+
+/// Words of the command line.
+pub const SEED: &str = "soak.seed=";
+/// See [`SEED`]: a fault to commit after `soak.delay_us=`, without being told.
+pub const FAULT: &str = "soak.fault=";
+/// See [`SEED`].
+pub const DELAY_US: &str = "soak.delay_us=";
+
+/// The initial ram file system in which this program is the first process.
+pub fn initrd(program: &[u8]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    for folder in ["dev", "proc", "sbin", &DEBUGFS[1..]] {
+        archive.folder(folder);
+    }
+    archive.device("dev/console", 5, 1);
+    archive.device("dev/null", 1, 3);
+    archive.device("dev/kmsg", 1, 11);
+    archive.device("dev/hvc0", 229, 0);
+    archive.program("init", program);
+    // What the kernel calls to power off in order.
+    archive.link("sbin/poweroff", "/init");
+    archive.finish()
+}
+
+/// Says something through the kernel's log, at a level that "quiet" leaves.
+fn say(text: &str) {
+    // There is nobody else to tell when this fails; the host waits for the line, and then gives up.
+    let _ = fs::write("/dev/kmsg", format!("<3>soak: {text}\n"));
+}
+
+/// What a word of the command line says.
+fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix(key))
+}
+
+/// Works for ever.
+fn work(work: &Mutex<Work>) {
+    loop {
+        for _ in 0..BATCH {
+            let step = lock(work).step();
+            if let Err(what) = step {
+                say(&format!("broken: {what}"));
+            }
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A worker that panicked has been reported as such; what it did until then still counts.
+fn lock(work: &Mutex<Work>) -> std::sync::MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends this kernel in the way that is asked for.
+fn fault(kind: &str, seed: &str) -> std::io::Result<()> {
+    match kind {
+        "sysrq" => fs::write("/proc/sysrq-trigger", "c"),
+        "restart" => Ok(reboot(RebootCommand::Restart)?),
+        "poweroff" => Ok(reboot(RebootCommand::PowerOff)?),
+        "oom" => {
+            fs::write("/proc/sys/vm/panic_on_oom", "1")?;
+            let mut taken = Vec::new();
+            loop {
+                taken.push(std::hint::black_box(vec![1_u8; PIECE]));
+            }
+        }
+        _ => fs::write(
+            format!("{DEBUGFS}/multikernel/crash"),
+            format!("{kind} {seed}"),
+        ),
+    }
+}
+
+/// Announces a fault and commits it.
+fn announced_fault(kind: &str, seed: &str) {
+    say(&format!("fault tsc={}", tsc()));
+    if let Err(error) = fault(kind, seed) {
+        say(&format!("alive: {kind}: {error}"));
+    }
+}
+
+/// Opens the console; `None` where there is none that takes input.
+fn open_console() -> Option<File> {
+    let console = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/hvc0")
+        .ok()?;
+    if let Ok(mut settings) = tcgetattr(&console) {
+        settings.local_modes.remove(LocalModes::ECHO);
+        // With an echo there would be more to read, nothing else.
+        let _ = tcsetattr(&console, OptionalActions::Now, &settings);
+    }
+    Some(console)
+}
+
+/// Answers what comes over the console until there is none.
+fn serve(console: File, first: &Mutex<Work>) {
+    for line in BufReader::new(console).lines().map_while(Result::ok) {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        match words[..] {
+            ["report"] => {
+                let progress = lock(first).progress();
+                say(&format!("report {} {:#x}", progress.steps, progress.sum));
+            }
+            ["fault", kind, seed] => announced_fault(kind, seed),
+            ["spoil"] => lock(first).spoil(),
+            _ => say(&format!("alive: not understood: {line:?}")),
+        }
+    }
+}
+
+fn mount_all() {
+    for (kind, at) in [("proc", "/proc"), ("debugfs", DEBUGFS)] {
+        // Without debugfs it is not asked for faults that need it.
+        let _ = mount(kind, at, kind, MountFlags::empty(), None);
+    }
+    // Else lines are dropped when there are many.
+    let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on");
+}
+
+/// Runs as the first process; never returns, as the kernel would panic.
+pub fn main() -> ! {
+    mount_all();
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let seed: u64 = word(&line, SEED)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0);
+
+    let first = Arc::new(Mutex::new(Work::new(seed, PAGES)));
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    for worker in 0..cpus as u64 {
+        let mine = match worker {
+            0 => first.clone(),
+            other => Arc::new(Mutex::new(Work::new(seed.wrapping_add(other), PAGES))),
+        };
+        thread::spawn(move || work(&mine));
+    }
+    let console = open_console();
+    say(&format!("ready tsc={}", tsc()));
+
+    if let Some(kind) = word(&line, FAULT) {
+        let delay = word(&line, DELAY_US).and_then(|word| word.parse().ok());
+        thread::sleep(Duration::from_micros(delay.unwrap_or(0)));
+        announced_fault(kind, "0");
+    } else if let Some(console) = console {
+        serve(console, &first);
+    }
+    loop {
+        thread::park();
+    }
+}
+
+/// Runs as `/sbin/poweroff`.
+pub fn power_off() -> std::process::ExitCode {
+    match reboot(RebootCommand::PowerOff) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(_) => std::process::ExitCode::FAILURE,
+    }
+}
