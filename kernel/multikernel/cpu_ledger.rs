@@ -52,6 +52,24 @@ impl CpuLedger {
         }
     }
 
+    /// As `MemoryLedger::lacks()`.
+    pub fn lacks(&self, more: usize) -> Option<usize> {
+        let needed = self.entries.len().saturating_add(more);
+        (needed > self.entries.capacity()).then(|| needed.next_power_of_two())
+    }
+
+    /// As `MemoryLedger::adopt()`.
+    pub fn adopt(&mut self, mut larger: KVec<(u32, CpuOwner)>) {
+        if larger.capacity() > self.entries.capacity() {
+            larger.clear();
+            for &entry in self.entries.iter() {
+                // There is room: it is larger.
+                let _ = larger.push_within_capacity(entry);
+            }
+            self.entries = larger;
+        }
+    }
+
     /// Who has the CPU; `None` means the host.
     pub fn owner(&self, cpu: u32) -> Option<CpuOwner> {
         self.entries

@@ -25,7 +25,7 @@ use crate::{
     ledger::{InstanceId, Region, Request},
     memory::SharedPages,
     pulse::Pulse,
-    registry::{Purpose, Registry, Subsystem}, //
+    registry::{Purpose, Registry, Room, Subsystem}, //
 };
 
 /// Bytes below 1 MiB that an instance gets if it does not say: its kernel's real-mode code takes
@@ -91,8 +91,8 @@ fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
         return Err(EINVAL);
     }
     let subsystem = Subsystem::get()?;
-    let registry = subsystem.lock();
     let mut cpus = KVec::with_capacity(numbers.len(), GFP_KERNEL)?;
+    let registry = subsystem.lock();
     for &number in numbers {
         let cpu = CpuId::from_u32(number)
             .filter(|&cpu| cpu::is_present(cpu))
@@ -107,7 +107,8 @@ fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
             return Err(ENETDOWN);
         }
         ApicId::of_cpu(cpu)?;
-        cpus.push(cpu, GFP_KERNEL)?;
+        // There is room for all of them.
+        let _ = cpus.push_within_capacity(cpu);
     }
     if cpus.len() >= cpu::online_count() as usize {
         return Err(EOPNOTSUPP);
@@ -126,7 +127,18 @@ fn reserve(
 ) -> Result<(Handle, KVec<Region>, Region)> {
     let mut memory = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
     let mut ranges = KVec::with_capacity(wanted.memory.len() + 1, GFP_KERNEL)?;
-    let mut guard = subsystem.lock();
+    let mut taken = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
+    for _ in &wanted.memory {
+        // There is room for all of them.
+        let _ = taken.push_within_capacity(None);
+    }
+    let place = KBox::<Instance>::new_uninit(GFP_KERNEL)?;
+    let mut guard = subsystem.lock_with_room(Room {
+        memory: 2 * wanted.memory.len(),
+        low: 2,
+        cpus: cpus.len(),
+        instances: 1,
+    })?;
     let registry: &mut Registry = &mut guard;
     if registry.closed {
         return Err(EBUSY);
@@ -139,9 +151,8 @@ fn reserve(
         return Err(EEXIST);
     }
     let id = registry.free_id()?;
-    registry.instances.reserve(1, GFP_KERNEL)?;
 
-    let result = take_memory(registry, wanted, id, &mut memory, room)
+    let result = take_memory(registry, wanted, id, taken, &mut memory, room)
         .and_then(|()| registry.cpus.lend(&wanted.cpus, id))
         .and_then(|()| room.pop().ok_or(ENOSPC));
     let low = match result {
@@ -171,58 +182,39 @@ fn reserve(
         id,
         serial: registry.next_serial,
     };
-    let instance = KBox::new(
-        Instance {
-            id,
-            serial: handle.serial,
-            name: wanted.name,
-            state: State::Empty,
-            reason: Reason::None,
-            epoch: 0,
-            cpus,
-            ranges,
-            shared: shared.clone(),
-            events: 0,
-            pulse,
-            image: None,
-            holdings: None,
-        },
-        GFP_KERNEL,
-    );
-    let pushed = instance.map_err(Error::from).and_then(|instance| {
-        registry
-            .instances
-            .push_within_capacity(instance)
-            .map_err(|_| ENOMEM)
+    let instance = place.write(Instance {
+        id,
+        serial: handle.serial,
+        name: wanted.name,
+        state: State::Empty,
+        reason: Reason::None,
+        epoch: 0,
+        cpus,
+        ranges,
+        shared: shared.clone(),
+        events: 0,
+        pulse,
+        image: None,
+        holdings: None,
     });
-    if let Err(error) = pushed {
-        for &cpu in &wanted.cpus {
-            registry.cpus.give_back(cpu, id);
-        }
-        for region in memory {
-            registry.memory.give_back(region);
-        }
-        registry.low.give_back(low);
-        return Err(error);
-    }
+    // There is room for it.
+    let _ = registry.instances.push_within_capacity(instance);
     registry.next_serial += 1;
     Ok((handle, memory, low))
 }
 
-/// Takes memory for an instance; what was taken before an error is in `memory` and `low`.
+/// Takes memory for an instance; what was taken before an error is in `memory` and `low`. `taken`
+/// has a place for each range.
 fn take_memory(
     registry: &mut Registry,
     wanted: &Wanted,
     id: InstanceId,
+    mut taken: KVec<Option<Region>>,
     memory: &mut KVec<Region>,
     low: &mut KVec<Region>,
 ) -> Result {
     // Ranges at given addresses first, so that the others do not get in their way; the order of
     // the result is that of the request.
-    let mut taken: KVec<Option<Region>> = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
-    for _ in &wanted.memory {
-        taken.push(None, GFP_KERNEL)?;
-    }
     let mut result = Ok(());
     for fixed in [true, false] {
         for (i, request) in wanted.memory.iter().enumerate() {

@@ -180,6 +180,25 @@ impl MemoryLedger {
         }
     }
 
+    /// The capacity that the list has to have before `more` entries can be added without an
+    /// allocation; `None` if it is large enough.
+    pub fn lacks(&self, more: usize) -> Option<usize> {
+        let needed = self.entries.len().saturating_add(more);
+        (needed > self.entries.capacity()).then(|| needed.next_power_of_two())
+    }
+
+    /// Moves the list to memory that was allocated for it, if that is more than it has.
+    pub fn adopt(&mut self, mut larger: KVec<Entry>) {
+        if larger.capacity() > self.entries.capacity() {
+            larger.clear();
+            for &entry in self.entries.iter() {
+                // There is room: it is larger.
+                let _ = larger.push_within_capacity(entry);
+            }
+            self.entries = larger;
+        }
+    }
+
     /// Every range, by address.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

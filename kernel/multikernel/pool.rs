@@ -13,7 +13,7 @@ use kernel::prelude::*;
 use crate::{
     ledger::Request,
     memory,
-    registry::{Subsystem, MEMORY_ALIGN}, //
+    registry::{Room, Subsystem, MEMORY_ALIGN}, //
 };
 
 /// Puts the memory that `reserve_mem=SIZE:ALIGN:multikernel` set aside into the pool.
@@ -56,10 +56,13 @@ pub(crate) fn grow(subsystem: &Subsystem, request: &Request) -> Result<u64> {
         Err(ENOSPC)
     } else {
         memory::zero_new(base, request.size);
+        let room = Room {
+            memory: 1,
+            ..Room::default()
+        };
         subsystem
-            .lock()
-            .memory
-            .insert(base, request.size, nid, false)
+            .lock_with_room(room)
+            .and_then(|mut registry| registry.memory.insert(base, request.size, nid, false))
     };
     if let Err(error) = added {
         memory::free_contiguous(base, request.size);
@@ -74,8 +77,17 @@ pub(crate) fn grow(subsystem: &Subsystem, request: &Request) -> Result<u64> {
 ///
 /// As [`crate::ledger::MemoryLedger::withdraw`]; nothing has moved then.
 pub(crate) fn shrink(subsystem: &Subsystem, request: &Request) -> Result {
-    let mut ranges = KVec::new();
-    subsystem.lock().memory.withdraw(request, &mut ranges)?;
+    // All that there are, those that come into being meanwhile, and the two ends of one.
+    let count = subsystem.lock().memory.entries().len() + 8;
+    let mut ranges = KVec::with_capacity(count, GFP_KERNEL)?;
+    let room = Room {
+        memory: 2,
+        ..Room::default()
+    };
+    subsystem
+        .lock_with_room(room)?
+        .memory
+        .withdraw(request, &mut ranges)?;
     for (base, size) in ranges {
         memory::free_contiguous(base, size);
     }

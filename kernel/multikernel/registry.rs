@@ -46,6 +46,15 @@ use crate::{
 /// Lent memory is in multiples of this, and aligned to it: a large page.
 pub(crate) const MEMORY_ALIGN: u64 = kernel::uapi::MULTIKERNEL_MEMORY_ALIGN as u64;
 
+/// Entries for which there is to be room in the lists of the [`Registry`].
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Room {
+    pub(crate) memory: usize,
+    pub(crate) low: usize,
+    pub(crate) cpus: usize,
+    pub(crate) instances: usize,
+}
+
 /// What somebody takes an instance's holdings for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -112,6 +121,23 @@ impl Registry {
             .map(|instance| &mut **instance)
             .find(|instance| instance.handle().id == id)
             .ok_or(ENOENT)
+    }
+
+    /// As `MemoryLedger::lacks()`, for the list of instances.
+    fn lacks_instances(&self, more: usize) -> Option<usize> {
+        let needed = self.instances.len().saturating_add(more);
+        (needed > self.instances.capacity()).then(|| needed.next_power_of_two())
+    }
+
+    /// As `MemoryLedger::adopt()`, for the list of instances.
+    fn adopt_instances(&mut self, mut larger: KVec<KBox<Instance>>) {
+        if larger.capacity() > self.instances.capacity() {
+            for instance in core::mem::take(&mut self.instances) {
+                // There is room: it is larger.
+                let _ = larger.push_within_capacity(instance);
+            }
+            self.instances = larger;
+        }
     }
 
     /// An id that no instance has.
@@ -231,6 +257,36 @@ impl Subsystem {
     /// Takes the mutex.
     pub(crate) fn lock(&self) -> Guard<'_, Registry, MutexBackend> {
         self.registry.lock()
+    }
+
+    /// Takes the mutex when there is that much room in the lists, so that nothing has to be
+    /// allocated with it held: a forced stop may be waiting for it, and reclaim takes its time.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; the mutex is not held then.
+    pub(crate) fn lock_with_room(&self, room: Room) -> Result<Guard<'_, Registry, MutexBackend>> {
+        loop {
+            let registry = self.lock();
+            let memory = registry.memory.lacks(room.memory);
+            let low = registry.low.lacks(room.low);
+            let cpus = registry.cpus.lacks(room.cpus);
+            let instances = registry.lacks_instances(room.instances);
+            if memory.or(low).or(cpus).or(instances).is_none() {
+                return Ok(registry);
+            }
+            drop(registry);
+
+            let memory = KVec::with_capacity(memory.unwrap_or(0), GFP_KERNEL)?;
+            let low = KVec::with_capacity(low.unwrap_or(0), GFP_KERNEL)?;
+            let cpus = KVec::with_capacity(cpus.unwrap_or(0), GFP_KERNEL)?;
+            let instances = KVec::with_capacity(instances.unwrap_or(0), GFP_KERNEL)?;
+            let mut registry = self.lock();
+            registry.memory.adopt(memory);
+            registry.low.adopt(low);
+            registry.cpus.adopt(cpus);
+            registry.adopt_instances(instances);
+        }
     }
 
     /// Wakes all who wait for a change of state.

@@ -137,8 +137,7 @@ fn write_header(shared: &SharedPages, header: SharedHeader) {
 /// # Errors
 ///
 /// - `EALREADY`: none runs.
-/// - `EBUSY`: another call works on the instance. With `Purpose::StopWaiting` only if it is being
-///   created or destroyed; what else may be under way is waited for.
+/// - `EBUSY`: another call works on the instance; with `Purpose::StopWaiting` that is waited for.
 /// - `EINTR`: a signal in that wait; nothing was done.
 /// - `ETIMEDOUT`: a CPU did not confirm; the instance is Failed, and can be stopped again.
 /// - `ESTALE`.
