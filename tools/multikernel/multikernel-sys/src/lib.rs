@@ -35,6 +35,8 @@ pub const MULTIKERNEL_IOCTL_CREATE: libc::Ioctl = io(MULTIKERNEL_CMD_CREATE);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_OPEN: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN);
 /// See the header.
+pub const MULTIKERNEL_IOCTL_EVENTS: libc::Ioctl = io(MULTIKERNEL_CMD_EVENTS);
+/// See the header.
 pub const MULTIKERNEL_IOCTL_GET_INFO: libc::Ioctl = io(MULTIKERNEL_CMD_GET_INFO);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_START: libc::Ioctl = io(MULTIKERNEL_CMD_START);
@@ -44,6 +46,8 @@ pub const MULTIKERNEL_IOCTL_STOP: libc::Ioctl = io(MULTIKERNEL_CMD_STOP);
 pub const MULTIKERNEL_IOCTL_DESTROY: libc::Ioctl = io(MULTIKERNEL_CMD_DESTROY);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_RING: libc::Ioctl = io(MULTIKERNEL_CMD_RING);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_READ_MEMORY: libc::Ioctl = io(MULTIKERNEL_CMD_READ_MEMORY);
 
 /// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
 pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;
@@ -79,11 +83,13 @@ mod tests {
             (MULTIKERNEL_IOCTL_LIST_INSTANCES, 0xb905),
             (MULTIKERNEL_IOCTL_CREATE, 0xb906),
             (MULTIKERNEL_IOCTL_OPEN, 0xb907),
+            (MULTIKERNEL_IOCTL_EVENTS, 0xb908),
             (MULTIKERNEL_IOCTL_GET_INFO, 0xb940),
             (MULTIKERNEL_IOCTL_START, 0xb941),
             (MULTIKERNEL_IOCTL_STOP, 0xb942),
             (MULTIKERNEL_IOCTL_DESTROY, 0xb943),
             (MULTIKERNEL_IOCTL_RING, 0xb944),
+            (MULTIKERNEL_IOCTL_READ_MEMORY, 0xb945),
         ];
         for (number, expected) in numbers {
             assert_eq!(number, expected);
@@ -102,10 +108,13 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_list>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_create>(), 112);
         assert_eq!(size_of::<multikernel_ioctl_open>(), 80);
-        assert_eq!(size_of::<multikernel_ioctl_get_info>(), 144);
-        assert_eq!(size_of::<multikernel_ioctl_start>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_get_info>(), 152);
+        assert_eq!(size_of::<multikernel_ioctl_start>(), 24);
         assert_eq!(size_of::<multikernel_ioctl_stop>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_simple>(), 8);
+        assert_eq!(size_of::<multikernel_ioctl_read_memory>(), 32);
+        assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
+        assert_eq!(size_of::<multikernel_event>(), 104);
         assert_eq!(size_of::<kexec_segment>(), 32);
     }
 

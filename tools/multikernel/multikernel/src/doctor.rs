@@ -3,7 +3,7 @@
 //! Is this machine, and the kernel that it runs, fit to be a host?
 //!
 //! Reads /proc, /sys and the device; changes nothing. Each check says what was found and, unless
-//! all is well, what to do.
+//! all is well, what to do. What kernels could do to each other is in [`crate::hazards`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ const LOW_END: u64 = 0xa0000;
 pub enum Level {
     /// As it should be.
     Ok,
+    /// Nothing is done about it, which one should know.
+    Note,
     /// Instances can run, with a limit.
     Warn,
     /// Instances cannot run.
@@ -47,7 +49,7 @@ pub struct Check {
     pub advice: Option<String>,
 }
 
-fn ok(name: &'static str, found: impl Into<String>) -> Check {
+pub(crate) fn ok(name: &'static str, found: impl Into<String>) -> Check {
     Check {
         name,
         level: Level::Ok,
@@ -56,10 +58,17 @@ fn ok(name: &'static str, found: impl Into<String>) -> Check {
     }
 }
 
-fn warn(name: &'static str, found: impl Into<String>, advice: &str) -> Check {
+pub(crate) fn warn(name: &'static str, found: impl Into<String>, advice: &str) -> Check {
     Check {
         level: Level::Warn,
         advice: Some(advice.into()),
+        ..ok(name, found)
+    }
+}
+
+pub(crate) fn note(name: &'static str, found: impl Into<String>) -> Check {
+    Check {
+        level: Level::Note,
         ..ok(name, found)
     }
 }
@@ -74,7 +83,7 @@ fn fail(name: &'static str, found: impl Into<String>, advice: &str) -> Check {
 /// Where to look; a test has a directory of its own.
 #[derive(Clone, Debug)]
 pub struct Doctor {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 impl Default for Doctor {
@@ -89,7 +98,7 @@ impl Doctor {
         Self { root: root.into() }
     }
 
-    fn read(&self, path: &str) -> Option<String> {
+    pub(crate) fn read(&self, path: &str) -> Option<String> {
         let text = fs::read_to_string(self.root.join(path)).ok()?;
         Some(text.trim().to_owned())
     }
@@ -111,7 +120,6 @@ impl Doctor {
             checks.extend(pool(host));
         }
         checks.push(self.low_memory(host.as_ref().ok()));
-        checks.push(shorthand(info.as_ref()));
         checks
     }
 
@@ -224,7 +232,7 @@ impl Doctor {
         }
     }
 
-    fn cpu_flags(&self) -> Vec<String> {
+    pub(crate) fn cpu_flags(&self) -> Vec<String> {
         let text = self.read("proc/cpuinfo").unwrap_or_default();
         text.lines()
             .find_map(|line| line.strip_prefix("flags")?.trim_start().strip_prefix(':'))
@@ -346,18 +354,6 @@ fn pool(host: &Host) -> Option<Check> {
     })
 }
 
-fn shorthand(info: Option<&HostInfo>) -> Check {
-    const NAME: &str = "IPI shorthands";
-    ok(
-        NAME,
-        match info {
-            Some(info) if info.shorthand_off => "off, as CPUs are lent",
-            Some(_) => "in use; the kernel switches them off while CPUs are lent",
-            None => "a kernel with the subsystem switches them off while CPUs are lent",
-        },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,12 +444,12 @@ mod tests {
         assert_eq!(find(&checks, "TSC").level, Level::Warn);
         assert!(checks
             .iter()
-            .all(|c| c.level == Level::Ok || c.advice.is_some()));
+            .all(|c| c.level <= Level::Note || c.advice.is_some()));
     }
 
     #[test]
     fn an_empty_root_does_not_confuse_it() {
         let root = tempfile::tempdir().unwrap();
-        assert!(Doctor::at(root.path()).checks().len() >= 7);
+        assert!(Doctor::at(root.path()).checks().len() >= 6);
     }
 }

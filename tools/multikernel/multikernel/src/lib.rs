@@ -8,7 +8,7 @@
 //!
 //! | module | what it owns |
 //! | --- | --- |
-//! | [`device`] | `/dev/multikernel`: every ioctl, kexec_load(2), the mapped shared area |
+//! | [`device`] | `/dev/multikernel`: every ioctl, kexec_load(2), events, the mapped shared area |
 //! | [`image`] | kernel files: bzImage, ELF vmlinux, the one inside the other |
 //! | [`layout`] | where kernel, initrd and tables go inside the instance's memory |
 //! | [`acpi`] | the ACPI tables that describe the instance to its kernel |
@@ -18,13 +18,16 @@
 //! | [`load`] | reads the files, prepares and loads them |
 //! | [`shared`] | console rings and header in the shared area |
 //! | [`state`] | what was loaded, remembered for a later start |
+//! | [`restart`] | when a spawn that ended is started again |
+//! | [`dump`] | an instance's memory as an ELF core for gdb and crash |
 //! | [`pool`] | how much the pool must grow for a request |
 //! | [`doctor`] | is this machine fit |
+//! | [`hazards`] | what this machine does about what kernels could do to each other |
 //! | [`spec`] | sizes, CPU lists and memory requests as people write them |
 //! | [`abi`] | the layouts that two kernels share, from the kernel's own source |
 //!
 //! Only [`device`] makes system calls about instances; `image`, `layout`, `acpi`, `bootparams`,
-//! `cmdline`, `boot`, `shared`, `pool` and `spec` do no input or output at all.
+//! `cmdline`, `boot`, `shared`, `restart`, `pool` and `spec` do no input or output at all.
 
 #[path = "../../../../kernel/multikernel/abi.rs"]
 pub mod abi;
@@ -35,12 +38,15 @@ pub mod bootparams;
 pub mod cmdline;
 pub mod device;
 pub mod doctor;
+pub mod dump;
 pub mod error;
 mod explain;
+pub mod hazards;
 pub mod image;
 pub mod layout;
 pub mod load;
 pub mod pool;
+pub mod restart;
 pub mod shared;
 pub mod spec;
 pub mod state;

@@ -12,8 +12,10 @@ use std::sync::atomic::{fence, AtomicU64, Ordering};
 use thiserror::Error;
 
 use crate::abi::{
-    self, ConsoleRing, ConsoleRings, SharedHeader, CONSOLE_IN_OFFSET, CONSOLE_IN_SIZE,
-    CONSOLE_OUT_OFFSET, CONSOLE_OUT_SIZE, CONSOLE_RINGS_OFFSET, NAME_LENGTH, SHARED_SIZE,
+    self, ConsoleRing, ConsoleRings, CpuBeat, CpuRegisters, SharedHeader, CONSOLE_IN_OFFSET,
+    CONSOLE_IN_SIZE, CONSOLE_OUT_OFFSET, CONSOLE_OUT_SIZE, CONSOLE_RINGS_OFFSET, CPU_BEATS_MAX,
+    CPU_BEATS_OFFSET, CPU_REGISTERS_MAX, CPU_REGISTERS_OFFSET, MESSAGE_LENGTH, NAME_LENGTH,
+    REGISTERS_VALID, SHARED_SIZE,
 };
 
 /// What the spawn may have overwritten of a full ring's oldest bytes before it moves `tail`.
@@ -57,8 +59,14 @@ pub struct Header {
     pub guest_cpus: u32,
     /// `abi::GUEST_FEATURE_*`.
     pub guest_features: u64,
-    /// Counts up while the spawn takes timer interrupts.
-    pub heartbeat: u64,
+    /// Physical address of the spawn's VMCOREINFO note, 0 if it has none.
+    pub vmcoreinfo_base: u64,
+    /// Bytes of that note at most.
+    pub vmcoreinfo_size: u32,
+    /// APIC id of the CPU that ended the kernel; of meaning after a panic only.
+    pub end_apic_id: u32,
+    /// The host has asked it to power off.
+    pub asked_to_end: bool,
 }
 
 impl Header {
@@ -66,6 +74,30 @@ impl Header {
     pub fn has_console(&self) -> bool {
         self.guest_features & abi::GUEST_FEATURE_CONSOLE != 0
     }
+}
+
+/// Registers that a CPU of the spawn left behind when its kernel ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Registers {
+    /// The CPU's APIC id.
+    pub apic_id: u32,
+    /// In the order of `struct user_regs_struct`.
+    pub user: [u64; 27],
+    /// The address of the last page fault.
+    pub cr2: u64,
+    /// The page table's physical address, and its PCID.
+    pub cr3: u64,
+}
+
+/// How often a CPU of the spawn has answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Beat {
+    /// How often the host's doorbell rang on it.
+    pub beats: u64,
+    /// Its APIC id.
+    pub apic_id: u32,
+    /// Whether the spawn has it online.
+    pub online: bool,
 }
 
 /// The shared area as words that the spawn may change.
@@ -118,7 +150,10 @@ impl<'a> Area<'a> {
             guest_state: self.u32_at(offset_of!(SharedHeader, guest_state)),
             guest_cpus: self.u32_at(offset_of!(SharedHeader, guest_cpus)),
             guest_features: self.u64_at(offset_of!(SharedHeader, guest_features)),
-            heartbeat: self.u64_at(offset_of!(SharedHeader, heartbeat)),
+            vmcoreinfo_base: self.u64_at(offset_of!(SharedHeader, vmcoreinfo_base)),
+            vmcoreinfo_size: self.u32_at(offset_of!(SharedHeader, vmcoreinfo_size)),
+            end_apic_id: self.u32_at(offset_of!(SharedHeader, end_apic_id)),
+            asked_to_end: self.u32_at(offset_of!(SharedHeader, request)) == abi::REQUEST_POWEROFF,
         };
         if header.id == 0 || header.epoch == 0 {
             return Err(SharedError::Damaged);
@@ -135,6 +170,54 @@ impl<'a> Area<'a> {
             .take_while(u8::is_ascii_graphic)
             .map(char::from)
             .collect()
+    }
+
+    /// What the spawn's panic said, on one line; empty after any other end.
+    ///
+    /// It goes to terminals and logs: whatever is not printable ASCII is replaced.
+    pub fn message(&self) -> String {
+        let start = offset_of!(SharedHeader, end_message);
+        let text: String = (start..start + MESSAGE_LENGTH)
+            .step_by(8)
+            .flat_map(|offset| self.u64_at(offset).to_le_bytes())
+            .take_while(|byte| *byte != 0)
+            .map(|byte| match byte {
+                b' '..=b'~' => char::from(byte),
+                b'\n' | b'\t' => ' ',
+                _ => '?',
+            })
+            .collect();
+        text.trim().to_owned()
+    }
+
+    /// The registers that a CPU of the spawn left behind, by its number there.
+    pub fn registers(&self, cpu: usize) -> Option<Registers> {
+        if cpu >= CPU_REGISTERS_MAX {
+            return None;
+        }
+        let start = CPU_REGISTERS_OFFSET as usize + cpu * size_of::<CpuRegisters>();
+        let field = |offset: usize| self.u64_at(start + offset);
+        (self.u32_at(start + offset_of!(CpuRegisters, valid)) == REGISTERS_VALID).then(|| {
+            Registers {
+                apic_id: self.u32_at(start + offset_of!(CpuRegisters, apic_id)),
+                user: std::array::from_fn(|i| field(offset_of!(CpuRegisters, user) + 8 * i)),
+                cr2: field(offset_of!(CpuRegisters, cr2)),
+                cr3: field(offset_of!(CpuRegisters, cr3)),
+            }
+        })
+    }
+
+    /// The beats of a CPU of the spawn, by its number there.
+    pub fn beat(&self, cpu: usize) -> Option<Beat> {
+        if cpu >= CPU_BEATS_MAX {
+            return None;
+        }
+        let start = CPU_BEATS_OFFSET as usize + cpu * size_of::<CpuBeat>();
+        Some(Beat {
+            beats: self.u64_at(start + offset_of!(CpuBeat, beats)),
+            apic_id: self.u32_at(start + offset_of!(CpuBeat, apic_id)),
+            online: self.u32_at(start + offset_of!(CpuBeat, online)) == 1,
+        })
     }
 
     fn position(&self, ring: usize, field: usize) -> &'a AtomicU64 {
@@ -282,204 +365,4 @@ pub fn input_pending(area: &Area<'_>) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn memory() -> Vec<AtomicU64> {
-        (0..SHARED_SIZE / WORD).map(|_| AtomicU64::new(0)).collect()
-    }
-
-    fn put(area: &Area<'_>, offset: u64, byte: u8) {
-        let word = area.word(offset);
-        let shift = 8 * (offset % WORD);
-        let others = word.load(Ordering::Relaxed) & !(0xff << shift);
-        word.store(others | u64::from(byte) << shift, Ordering::Relaxed);
-    }
-
-    fn put_u32(area: &Area<'_>, offset: usize, value: u32) {
-        for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
-            put(area, (offset + i) as u64, byte);
-        }
-    }
-
-    fn start(area: &Area<'_>) {
-        area.word(0).store(abi::SHARED_MAGIC, Ordering::Relaxed);
-        put_u32(area, offset_of!(SharedHeader, version), abi::ABI_VERSION);
-        put_u32(area, offset_of!(SharedHeader, id), 3);
-        put_u32(area, offset_of!(SharedHeader, epoch), 2);
-        for (i, byte) in b"web".iter().enumerate() {
-            put(area, (offset_of!(SharedHeader, name) + i) as u64, *byte);
-        }
-    }
-
-    /// The spawn's side, as the ABI has it.
-    fn spawn_writes(area: &Area<'_>, bytes: &[u8]) {
-        let word = area.position(0, 0);
-        let tail = word.load(Ordering::Relaxed);
-        for (position, &byte) in (tail..).zip(bytes) {
-            put(
-                area,
-                CONSOLE_OUT_OFFSET + (position & (CONSOLE_OUT_SIZE - 1)),
-                byte,
-            );
-        }
-        word.store(tail + bytes.len() as u64, Ordering::Release);
-    }
-
-    fn spawn_reads(area: &Area<'_>, count: u64) -> Vec<u8> {
-        let ring = offset_of!(ConsoleRings, input);
-        let tail = area.position(ring, 0).load(Ordering::Acquire);
-        let head = area.position(ring, 64);
-        let first = head.load(Ordering::Relaxed);
-        let end = tail.min(first + count);
-        let bytes = (first..end)
-            .map(|position| {
-                let offset = CONSOLE_IN_OFFSET + (position & (CONSOLE_IN_SIZE - 1));
-                (area.word(offset).load(Ordering::Relaxed) >> (8 * (offset % WORD))) as u8
-            })
-            .collect();
-        head.store(end, Ordering::Release);
-        bytes
-    }
-
-    #[test]
-    fn header_is_checked() {
-        let memory = memory();
-        let area = Area::new(&memory).unwrap();
-        assert_eq!(area.header(), Err(SharedError::NeverStarted));
-        start(&area);
-        let header = area.header().unwrap();
-        assert_eq!((header.id, header.epoch), (3, 2));
-        assert_eq!(area.name(), "web");
-        assert!(!header.has_console());
-        put_u32(&area, offset_of!(SharedHeader, version), 9);
-        assert_eq!(area.header(), Err(SharedError::Version(9)));
-        put(&area, 0, b'X');
-        assert_eq!(area.header(), Err(SharedError::Damaged));
-        assert!(Area::new(&memory[1..]).is_err());
-    }
-
-    #[test]
-    fn lapped_reader_says_what_it_lost() {
-        let memory = memory();
-        let area = Area::new(&memory).unwrap();
-        start(&area);
-        let mut reader = OutputReader::from_start(&area.header().unwrap());
-        let text = vec![b'a'; CONSOLE_OUT_SIZE as usize];
-        spawn_writes(&area, &text);
-        spawn_writes(&area, &text);
-        let mut bytes = Vec::new();
-        let progress = reader.read(&area, &mut bytes);
-        assert_eq!(progress.read, CONSOLE_OUT_SIZE - IN_FLIGHT);
-        assert_eq!(progress.read + progress.lost, 2 * CONSOLE_OUT_SIZE);
-        assert_eq!(reader.read(&area, &mut bytes), Progress::default());
-    }
-
-    #[test]
-    fn earlier_lives_are_there_for_those_who_ask() {
-        let memory = memory();
-        let area = Area::new(&memory).unwrap();
-        start(&area);
-        spawn_writes(&area, b"first");
-        area.word(offset_of!(SharedHeader, console_start) as u64)
-            .store(5, Ordering::Relaxed);
-        spawn_writes(&area, b"second");
-        let read = |mut reader: OutputReader| {
-            let mut bytes = Vec::new();
-            reader.read(&area, &mut bytes);
-            String::from_utf8(bytes).unwrap()
-        };
-        assert_eq!(
-            read(OutputReader::from_start(&area.header().unwrap())),
-            "second"
-        );
-        assert_eq!(read(OutputReader::from_oldest(&area)), "firstsecond");
-        assert_eq!(read(OutputReader::from_end(&area)), "");
-    }
-
-    #[test]
-    fn full_input_stops_the_writer() {
-        let memory = memory();
-        let area = Area::new(&memory).unwrap();
-        let text = vec![b'x'; 5000];
-        assert_eq!(write_input(&area, &text), Ok(4096));
-        assert_eq!(write_input(&area, &text), Ok(0));
-        assert_eq!(spawn_reads(&area, 10).len(), 10);
-        assert_eq!(write_input(&area, &text), Ok(10));
-        assert_eq!(input_pending(&area), 4096);
-    }
-
-    #[test]
-    fn lying_spawn_breaks_only_its_own_console() {
-        let memory = memory();
-        let area = Area::new(&memory).unwrap();
-        start(&area);
-        let ring = offset_of!(ConsoleRings, input);
-        area.position(ring, 64).store(1, Ordering::Relaxed);
-        assert_eq!(write_input(&area, b"a"), Err(SharedError::Positions));
-        area.position(ring, 0).store(u64::MAX, Ordering::Relaxed);
-        assert_eq!(write_input(&area, b"a"), Err(SharedError::Positions));
-        area.position(ring, 64).store(u64::MAX, Ordering::Relaxed);
-        assert_eq!(write_input(&area, b"a"), Err(SharedError::Positions));
-
-        let mut reader = OutputReader::from_oldest(&area);
-        let mut bytes = Vec::new();
-        area.position(0, 0).store(u64::MAX, Ordering::Relaxed);
-        let progress = reader.read(&area, &mut bytes);
-        assert!(progress.read <= CONSOLE_OUT_SIZE);
-        area.position(0, 0).store(7, Ordering::Relaxed);
-        assert_eq!(reader.read(&area, &mut bytes), Progress::default());
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Against a model that keeps everything that was ever written.
-        #[test]
-        fn output_is_what_was_written_less_what_is_counted_as_lost(
-            steps in proptest::collection::vec((0usize..70_000, any::<bool>()), 1..24),
-        ) {
-            let memory = memory();
-            let area = Area::new(&memory).unwrap();
-            start(&area);
-            let mut reader = OutputReader::from_start(&area.header().unwrap());
-            let mut written = Vec::new();
-            let mut position = 0usize;
-            for (length, read) in steps {
-                let chunk: Vec<u8> =
-                    (written.len()..written.len() + length).map(|i| (i * 7 % 251) as u8).collect();
-                spawn_writes(&area, &chunk);
-                written.extend_from_slice(&chunk);
-                if read {
-                    let mut bytes = Vec::new();
-                    let progress = reader.read(&area, &mut bytes);
-                    position += progress.lost as usize;
-                    prop_assert_eq!(progress.read as usize, bytes.len());
-                    prop_assert!(bytes == written[position..position + bytes.len()]);
-                    position += bytes.len();
-                    prop_assert_eq!(position, written.len());
-                }
-            }
-        }
-
-        #[test]
-        fn input_arrives_in_order(
-            steps in proptest::collection::vec((0usize..6000, 0u64..6000), 1..24),
-        ) {
-            let memory = memory();
-            let area = Area::new(&memory).unwrap();
-            let mut sent = Vec::new();
-            let mut received = Vec::new();
-            for (length, taken) in steps {
-                let chunk: Vec<u8> =
-                    (sent.len()..sent.len() + length).map(|i| (i * 7 % 251) as u8).collect();
-                let count = write_input(&area, &chunk).unwrap();
-                sent.extend_from_slice(&chunk[..count]);
-                received.extend(spawn_reads(&area, taken));
-                prop_assert!(received == sent[..received.len()]);
-                prop_assert_eq!(input_pending(&area) as usize, sent.len() - received.len());
-            }
-        }
-    }
-}
+mod tests;

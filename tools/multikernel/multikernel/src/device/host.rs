@@ -10,7 +10,7 @@ use std::path::Path;
 use multikernel_sys as sys;
 use serde::Serialize;
 
-use super::{syscall, CpuInfo, Instance, MemoryInfo, Owner};
+use super::{syscall, CpuInfo, Events, Instance, MemoryInfo, Owner};
 use crate::explain::{explain, CPUS};
 use crate::spec::{format_size, CpuList, MemoryRequest, Side};
 use crate::{Error, Result};
@@ -220,6 +220,13 @@ impl Host {
                 ))
             }
         }
+    }
+
+    /// Begins to watch the state changes of all instances, from now on.
+    pub fn events(&self) -> Result<Events> {
+        syscall::events(self.file.as_fd())
+            .map(Events::new)
+            .map_err(|error| explain("cannot watch the instances", &error))
     }
 
     /// Opens an instance by its name.

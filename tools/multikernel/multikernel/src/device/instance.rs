@@ -3,13 +3,14 @@
 //! An instance: what it is, load, start, stop, destroy, doorbell, shared area.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use multikernel_sys as sys;
 use serde::Serialize;
 
-use super::{syscall, CpuInfo, MemoryInfo, Reason, SharedMap, State};
+use super::event::{self, EventRead};
+use super::{syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State};
 use crate::boot::Prepared;
 use crate::explain::explain;
 use crate::layout::Range;
@@ -51,6 +52,9 @@ pub struct InstanceInfo {
     pub entry: u64,
     /// Sum of the sizes of the loaded segments.
     pub image_bytes: u64,
+    /// When it counts as hung; `None` if it was never started.
+    #[serde(rename = "hang_ms")]
+    pub hang_timeout: Option<HangTimeout>,
 }
 
 impl InstanceInfo {
@@ -151,12 +155,19 @@ impl Instance {
         })
     }
 
-    /// Starts the loaded image with this in RSI.
+    /// Starts the loaded image with this in RSI, and the usual bound for a hang.
     pub fn start(&self, argument: u64) -> Result<()> {
+        self.start_with(argument, HangTimeout::default())
+    }
+
+    /// Starts the loaded image with this in RSI, to be stopped by force when it hangs for so long.
+    pub fn start_with(&self, argument: u64, hang: HangTimeout) -> Result<()> {
         let request = sys::multikernel_ioctl_start {
             size: super::size_field::<sys::multikernel_ioctl_start>(),
             flags: 0,
             argument,
+            hang_ms: hang.to_abi(),
+            reserved: 0,
         };
         syscall::ioctl(self.fd.as_fd(), &mut syscall::Start(request)).map_err(|error| {
             let asked = self.cannot("start");
@@ -252,6 +263,48 @@ impl Instance {
             .map_err(|error| explain(self.cannot("ring"), &error))
     }
 
+    /// Waits for changes of its state since it was opened, and reads those there are.
+    ///
+    /// Every opened instance has a queue of its own. [`AsFd`] gives what poll(2) can wait for.
+    pub fn read_events(&self) -> Result<EventRead> {
+        event::read(self.fd.as_fd()).map_err(|error| explain(self.cannot("watch"), &error))
+    }
+
+    /// Copies memory of it from a physical address on, however much.
+    pub fn read_memory(&self, base: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut base = base;
+        for piece in buffer.chunks_mut(sys::MULTIKERNEL_READ_MAX as usize) {
+            syscall::read_memory(self.fd.as_fd(), base, piece)
+                .map_err(|error| self.explain_read(base, &error))?;
+            base = base.saturating_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn explain_read(&self, base: u64, error: &io::Error) -> Error {
+        let asked = format!("cannot read the memory of instance \"{}\"", self.name);
+        let errno = error.raw_os_error();
+        let (wrong, advice) = match errno {
+            Some(libc::EADDRNOTAVAIL) => (
+                format!("{base:#x} is not in its memory"),
+                "'mkctl inspect' shows what is; it may have been made anew meanwhile",
+            ),
+            Some(libc::EPERM) => (
+                "the kernel does not permit it".to_owned(),
+                "Run as root (CAP_SYS_BOOT), on a kernel that is not locked down for \
+                 confidentiality; 'mkctl doctor' tells which it is",
+            ),
+            Some(libc::EBUSY) => (
+                "another call is in progress on it".to_owned(),
+                "Try again when its start or stop is done",
+            ),
+            _ => return explain(asked, error),
+        };
+        Error::new(asked, wrong)
+            .advice(advice)
+            .with_errno(errno.unwrap_or(0))
+    }
+
     /// Maps the shared area.
     pub fn map_shared(&self) -> Result<SharedMap> {
         let asked = || {
@@ -265,6 +318,12 @@ impl Instance {
         let bytes = usize::try_from(info.shared_size)
             .map_err(|_| Error::new(asked(), "its size does not fit"))?;
         SharedMap::new(self.fd.as_fd(), bytes).map_err(|error| explain(asked(), &error))
+    }
+}
+
+impl AsFd for Instance {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -293,5 +352,6 @@ fn from_abi(
         shared_size: info.shared_size,
         entry: info.entry,
         image_bytes: info.image_bytes,
+        hang_timeout: HangTimeout::from_abi(info.hang_ms),
     }
 }

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/dev/multikernel`: every ioctl, kexec_load(2) and the mapped shared area, typed.
+//! `/dev/multikernel`: every ioctl, kexec_load(2), events and the mapped shared area, typed.
 //!
 //! [`Host`] is the device itself, [`Instance`] the fd of an instance. All system calls of the
 //! library that concern instances are in `syscall`.
 
+mod event;
 mod host;
 mod instance;
 mod syscall;
 
 use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
 
 use multikernel_sys as sys;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::layout::Range;
 
+pub use event::{Event, EventRead, Events};
 pub use host::{CreateRequest, Host, HostInfo, DEVICE};
 pub use instance::{Instance, InstanceInfo};
 pub use syscall::SharedMap;
@@ -80,6 +84,8 @@ pub enum State {
     Crashed,
     /// A CPU is not confirmed parked.
     Failed,
+    /// Destroyed; in events only.
+    Gone,
     /// Something that this library does not know.
     Unknown,
 }
@@ -95,6 +101,7 @@ impl State {
             sys::MULTIKERNEL_STATE_STOPPED => Self::Stopped,
             sys::MULTIKERNEL_STATE_CRASHED => Self::Crashed,
             sys::MULTIKERNEL_STATE_FAILED => Self::Failed,
+            sys::MULTIKERNEL_STATE_GONE => Self::Gone,
             _ => Self::Unknown,
         }
     }
@@ -116,6 +123,7 @@ impl fmt::Display for State {
             Self::Stopped => "stopped",
             Self::Crashed => "crashed",
             Self::Failed => "failed",
+            Self::Gone => "gone",
             Self::Unknown => "unknown",
         })
     }
@@ -137,6 +145,8 @@ pub enum Reason {
     Panic,
     /// A CPU did not reach the park code.
     NoConfirm,
+    /// One of its CPUs took no interrupt for too long.
+    Hung,
     /// Something that this library does not know.
     Unknown,
 }
@@ -150,6 +160,7 @@ impl Reason {
             sys::MULTIKERNEL_REASON_RESTART => Self::Restart,
             sys::MULTIKERNEL_REASON_PANIC => Self::Panic,
             sys::MULTIKERNEL_REASON_NO_CONFIRM => Self::NoConfirm,
+            sys::MULTIKERNEL_REASON_HUNG => Self::Hung,
             _ => Self::Unknown,
         }
     }
@@ -164,8 +175,85 @@ impl fmt::Display for Reason {
             Self::Restart => "restart",
             Self::Panic => "panic",
             Self::NoConfirm => "no-confirm",
+            Self::Hung => "hung",
             Self::Unknown => "unknown",
         })
+    }
+}
+
+/// How long a CPU of a spawn may take no interrupt before the spawn counts as hung.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HangTimeout {
+    /// So many milliseconds, in the bounds of the user ABI.
+    Milliseconds(u32),
+    /// However long.
+    Never,
+}
+
+impl Default for HangTimeout {
+    fn default() -> Self {
+        Self::Milliseconds(sys::MULTIKERNEL_HANG_MS_DEFAULT)
+    }
+}
+
+impl HangTimeout {
+    /// As GET_INFO tells it: `None` where the instance was never started.
+    fn from_abi(hang_ms: u32) -> Option<Self> {
+        match hang_ms {
+            0 => None,
+            sys::MULTIKERNEL_HANG_NEVER => Some(Self::Never),
+            milliseconds => Some(Self::Milliseconds(milliseconds)),
+        }
+    }
+
+    fn to_abi(self) -> u32 {
+        match self {
+            Self::Milliseconds(milliseconds) => milliseconds,
+            Self::Never => sys::MULTIKERNEL_HANG_NEVER,
+        }
+    }
+}
+
+impl FromStr for HangTimeout {
+    type Err = String;
+
+    /// Seconds, with a fraction if need be, or `never`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const MIN: Duration = Duration::from_millis(sys::MULTIKERNEL_HANG_MS_MIN as u64);
+        const MAX: Duration = Duration::from_millis(sys::MULTIKERNEL_HANG_MS_MAX as u64);
+        if text == "never" {
+            return Ok(Self::Never);
+        }
+        let seconds = text.parse().map(Duration::try_from_secs_f64);
+        match seconds {
+            Ok(Ok(time)) if (MIN..=MAX).contains(&time) => {
+                Ok(Self::Milliseconds(time.as_millis() as u32))
+            }
+            _ => Err(format!(
+                "\"{text}\" is neither a number of seconds from {} to {} nor \"never\"",
+                MIN.as_secs_f64(),
+                MAX.as_secs()
+            )),
+        }
+    }
+}
+
+impl fmt::Display for HangTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Milliseconds(milliseconds) => write!(f, "{} ms", milliseconds),
+            Self::Never => f.write_str("never"),
+        }
+    }
+}
+
+/// A number of milliseconds, or `"never"`.
+impl Serialize for HangTimeout {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Milliseconds(milliseconds) => serializer.serialize_u32(*milliseconds),
+            Self::Never => serializer.serialize_str("never"),
+        }
     }
 }
 
@@ -258,6 +346,24 @@ mod tests {
     fn names() {
         assert_eq!(&name_field("web")[..4], b"web\0");
         assert_eq!(name_field(&"a".repeat(99)), [b'a'; 64]);
+    }
+
+    #[test]
+    fn hang_timeouts() {
+        assert_eq!("10".parse(), Ok(HangTimeout::default()));
+        assert_eq!("0.1".parse(), Ok(HangTimeout::Milliseconds(100)));
+        assert_eq!("3600".parse(), Ok(HangTimeout::Milliseconds(3_600_000)));
+        assert_eq!("never".parse(), Ok(HangTimeout::Never));
+        for bad in ["", "0", "0.09", "3601", "-1", "nan", "inf", "1e99", "10s"] {
+            assert!(bad.parse::<HangTimeout>().is_err(), "{bad}");
+        }
+        assert_eq!(HangTimeout::from_abi(0), None);
+        for timeout in [HangTimeout::Never, HangTimeout::Milliseconds(250)] {
+            assert_eq!(HangTimeout::from_abi(timeout.to_abi()), Some(timeout));
+        }
+        let json = |timeout| serde_json::to_string(&timeout).unwrap();
+        assert_eq!(json(HangTimeout::Never), "\"never\"");
+        assert_eq!(json(HangTimeout::default()), "10000");
     }
 
     #[test]

@@ -48,6 +48,7 @@ plain_requests! {
     Stop(sys::multikernel_ioctl_stop) = sys::MULTIKERNEL_IOCTL_STOP;
     Destroy(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_DESTROY;
     Ring(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_RING;
+    Events(sys::multikernel_ioctl_events) = sys::MULTIKERNEL_IOCTL_EVENTS;
 }
 
 /// Calls an ioctl whose structure has no pointers.
@@ -170,6 +171,31 @@ pub fn open(fd: BorrowedFd<'_>, id: u32, name: &str) -> io::Result<(u32, OwnedFd
     });
     ioctl(fd, &mut request)?;
     Ok((request.0.id, owned(request.0.fd)?))
+}
+
+/// EVENTS; returns the new fd.
+pub fn events(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut request = Events(sys::multikernel_ioctl_events {
+        size: super::size_field::<sys::multikernel_ioctl_events>(),
+        fd: -1,
+        ..Default::default()
+    });
+    ioctl(fd, &mut request)?;
+    owned(request.0.fd)
+}
+
+/// READ_MEMORY into a buffer of at most `MULTIKERNEL_READ_MAX` bytes.
+pub fn read_memory(fd: BorrowedFd<'_>, base: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut request = sys::multikernel_ioctl_read_memory {
+        size: super::size_field::<sys::multikernel_ioctl_read_memory>(),
+        flags: 0,
+        base,
+        bytes: buffer.len() as u64,
+        buffer: buffer.as_mut_ptr() as u64,
+    };
+    let argument = ptr::from_mut(&mut request).cast();
+    // SAFETY: The kernel writes `bytes` bytes to `buffer`, which has as many.
+    unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_READ_MEMORY, argument) }
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
