@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use multikernel::cmdline::Uart;
+use multikernel::device::HangTimeout;
+use multikernel::restart::Policy;
 use multikernel::spec::{self, CpuList, MemoryRequest};
 
 /// Run several Linux kernels side by side on one machine, without a hypervisor.
@@ -61,6 +63,10 @@ pub enum Verb {
     Start {
         #[arg(value_parser = spec::parse_name)]
         name: String,
+        /// How long one of its CPUs may take no interrupt before it counts as hung, in seconds, or
+        /// "never"; what was given last if not given
+        #[arg(long, value_name = "SECONDS")]
+        hang_timeout: Option<HangTimeout>,
     },
     /// Ask an instance to power off; stop it by force when it has not after the timeout
     ///
@@ -72,6 +78,9 @@ pub enum Verb {
         #[arg(long, value_name = "SECONDS", default_value_t = 10,
               value_parser = clap::value_parser!(u64).range(1..=3600))]
         timeout: u64,
+        /// Leave it running if it has not ended by then
+        #[arg(long)]
+        no_force: bool,
     },
     /// Stop an instance by force, at once
     Kill {
@@ -97,6 +106,21 @@ pub enum Verb {
         name: String,
         #[command(flatten)]
         json: Json,
+    },
+    /// Show each change of an instance's state as it happens, of all instances or of one
+    ///
+    /// Status 0 when the named instance is removed, and after --count changes; 1 if there were
+    /// fewer by then or by the timeout.
+    Events(EventsArgs),
+    /// Write the memory of an instance to an ELF core that gdb and crash open
+    ///
+    /// Of an instance that crashed or was stopped, as its kernel left it; one that runs goes on and
+    /// changes its memory meanwhile.
+    Dump {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// The file; one of that name is replaced when the dump is complete
+        file: PathBuf,
     },
     /// Show what an instance wrote to its console
     ///
@@ -217,6 +241,21 @@ pub struct LogsArgs {
 }
 
 #[derive(Args, Debug)]
+pub struct EventsArgs {
+    /// Of this instance only
+    #[arg(value_parser = spec::parse_name)]
+    pub name: Option<String>,
+    /// End after so many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args, Debug)]
 pub struct RunArgs {
     /// Its name
     #[arg(long, value_parser = spec::parse_name)]
@@ -228,9 +267,25 @@ pub struct RunArgs {
     /// Connect the terminal to its console
     #[arg(long)]
     pub attach: bool,
-    /// Wait for its end, then remove it
+    /// Wait for its end, then remove it, and what the pool was enlarged by
     #[arg(long)]
     pub rm: bool,
+    /// Stay, and start it again when it ends: never, on-failure (a panic, a hang, a reboot) or
+    /// always (a power-off too); what others stop or remove stays so
+    #[arg(long, value_name = "POLICY", default_value = "never")]
+    pub restart: Policy,
+    /// Start it again so many times at most
+    #[arg(long, value_name = "N")]
+    pub restart_limit: Option<u32>,
+    /// How long one of its CPUs may take no interrupt before it counts as hung, in seconds, or
+    /// "never"
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    pub hang_timeout: HangTimeout,
+    /// When a signal ends this command while it stays: how long the instance has to power off
+    /// before it is stopped by force, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub stop_timeout: u64,
     #[command(flatten)]
     pub json: Json,
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use multikernel::device::{CreateRequest, Host, Instance, State};
+use multikernel::device::{CreateRequest, HangTimeout, Host, Instance, Reason, State};
 use multikernel::load::{self, LoadSpec};
 use multikernel::state::{self, Record, Store};
 use multikernel::{Error, Result};
@@ -74,7 +74,7 @@ pub fn unload(name: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn start(name: &str) -> Result<()> {
+pub fn start(name: &str, hang: Option<HangTimeout>) -> Result<()> {
     let host = Host::open()?;
     let instance = host.instance(name)?;
     let info = instance.info()?;
@@ -105,32 +105,39 @@ pub fn start(name: &str) -> Result<()> {
         // What is wrong with the other states, the kernel says best.
         (_, record) => record.map_or(info.shared_base, |record| record.loaded.argument),
     };
-    instance.start(argument)?;
+    let hang = hang.or(info.hang_timeout).unwrap_or_default();
+    instance.start_with(argument, hang)?;
     println!("started instance \"{name}\"");
     Ok(())
 }
 
-pub fn stop(name: &str, timeout: u64) -> Result<()> {
-    let instance = Host::open()?.instance(name)?;
-    let reason = match instance.stop(Duration::from_secs(timeout)) {
-        Ok(reason) => reason,
-        Err(error) => {
-            match error.errno() {
-                Some(libc::EOPNOTSUPP) => {
-                    println!("its kernel has no guest support: stopping it by force");
-                }
-                Some(libc::ETIMEDOUT) => {
-                    println!("it did not end within {timeout} s: stopping it by force");
-                }
-                _ => return Err(error),
-            }
-            match instance.kill() {
-                // It ended by itself between the two calls.
-                Err(error) if error.errno() == Some(libc::EALREADY) => instance.state()?.1,
-                other => other?,
-            }
-        }
+/// Asks it to power off and waits; then, if so wanted, stops it by force. Says which it was.
+pub fn stop_with(instance: &Instance, timeout: Duration, force: bool) -> Result<Reason> {
+    let error = match instance.stop(timeout) {
+        Ok(reason) => return Ok(reason),
+        Err(error) => error,
     };
+    let seconds = timeout.as_secs();
+    let why = match error.errno() {
+        Some(libc::EOPNOTSUPP) => "its kernel has no guest support".to_owned(),
+        Some(libc::ETIMEDOUT) => format!("it did not end within {seconds} s"),
+        Some(libc::EINTR) => "a signal ended the wait".to_owned(),
+        _ => return Err(error),
+    };
+    if !force {
+        return Err(error);
+    }
+    say!("{why}: stopping it by force");
+    match instance.kill() {
+        // It ended by itself between the two calls.
+        Err(error) if error.errno() == Some(libc::EALREADY) => Ok(instance.state()?.1),
+        other => other,
+    }
+}
+
+pub fn stop(name: &str, timeout: u64, force: bool) -> Result<()> {
+    let instance = Host::open()?.instance(name)?;
+    let reason = stop_with(&instance, Duration::from_secs(timeout), force)?;
     println!("stopped instance \"{name}\" ({reason})");
     Ok(())
 }

@@ -4,8 +4,9 @@
 
 use std::process::ExitCode;
 
-use multikernel::device::{CpuInfo, Host, InstanceInfo, MemoryInfo, Owner};
-use multikernel::doctor::{Doctor, Level};
+use multikernel::device::{CpuInfo, Host, Instance, InstanceInfo, MemoryInfo, Owner};
+use multikernel::doctor::{Check, Doctor, Level};
+use multikernel::shared::{Beat, Header};
 use multikernel::spec::{format_size, CpuList};
 use multikernel::state::{Record, Store};
 use multikernel::{Error, Result};
@@ -19,24 +20,34 @@ fn print_json(value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
+fn print_checks(checks: &[Check]) {
+    for check in checks {
+        let level = match check.level {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        println!("{level:<5}{:<15} {}", check.name, check.found);
+        if let Some(advice) = &check.advice {
+            println!("{:21}{advice}", "");
+        }
+    }
+}
+
 pub fn doctor(json: bool) -> Result<ExitCode> {
-    let checks = Doctor::default().checks();
+    let doctor = Doctor::default();
+    let (checks, hazards) = (doctor.checks(), doctor.hazards());
     let worst = checks.iter().map(|check| check.level).max();
     let fit = worst != Some(Level::Fail);
     if json {
-        print_json(&json!({ "fit": fit, "checks": checks }))?;
+        print_json(&json!({ "fit": fit, "checks": checks, "hazards": hazards }))?;
     } else {
-        for check in &checks {
-            let level = match check.level {
-                Level::Ok => "ok",
-                Level::Warn => "warn",
-                Level::Fail => "FAIL",
-            };
-            println!("{level:<5}{:<15} {}", check.name, check.found);
-            if let Some(advice) = &check.advice {
-                println!("{:21}{advice}", "");
-            }
-        }
+        print_checks(&checks);
+        println!();
+        println!("What several kernels on one machine could do to each other:");
+        print_checks(&hazards);
+        println!();
         match fit {
             true => println!("This machine can run instances."),
             false => println!("This machine cannot run instances yet: see the lines with FAIL."),
@@ -118,36 +129,78 @@ pub fn pool(json: bool) -> Result<()> {
 }
 
 fn all(host: &Host) -> Result<Vec<InstanceInfo>> {
-    let mut infos = Vec::new();
+    Ok(all_open(host)?.into_iter().map(|(_, info)| info).collect())
+}
+
+fn all_open(host: &Host) -> Result<Vec<(Instance, InstanceInfo)>> {
+    let mut instances = Vec::new();
     for id in host.instances()? {
         // One that has been removed meanwhile is not to be listed.
         if let Some(instance) = host.instance_by_id(id)? {
             match instance.info() {
-                Ok(info) => infos.push(info),
+                Ok(info) => instances.push((instance, info)),
                 Err(error) if error.errno() == Some(libc::ESTALE) => {}
                 Err(error) => return Err(error),
             }
         }
     }
-    Ok(infos)
+    Ok(instances)
 }
 
 fn cpu_list(cpus: &[CpuInfo]) -> String {
     CpuList(cpus.iter().map(|cpu| cpu.cpu).collect()).to_string()
 }
 
-/// An instance with what is remembered of it.
+/// What the spawn itself says, as far as it says anything.
+#[derive(Serialize)]
+struct Guest {
+    state: &'static str,
+    cpus: u32,
+    /// What its panic said; empty if there was none.
+    message: String,
+    /// The CPU that panicked, by its APIC id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_apic_id: Option<u32>,
+    /// How often the host's doorbell rang on each of its CPUs.
+    beats: Vec<u64>,
+}
+
+impl Guest {
+    fn new(instance: &Instance, info: &InstanceInfo) -> Option<Self> {
+        let map = instance.map_shared().ok()?;
+        let area = map.area().ok()?;
+        let header: Header = area.header().ok()?;
+        let message = area.message();
+        let beats = (0..info.cpus.len()).map_while(|cpu| area.beat(cpu));
+        Some(Self {
+            state: guest_state(header.guest_state),
+            cpus: header.guest_cpus,
+            end_apic_id: (!message.is_empty()).then_some(header.end_apic_id),
+            message,
+            beats: beats.map(|beat: Beat| beat.beats).collect(),
+        })
+    }
+}
+
+/// An instance with what is remembered of it, and what it says.
 #[derive(Serialize)]
 struct Entry {
     #[serde(flatten)]
     info: InstanceInfo,
     image: Option<Record>,
+    guest: Option<Guest>,
 }
 
 impl Entry {
-    fn new(info: InstanceInfo) -> Self {
+    fn new(instance: &Instance, info: InstanceInfo) -> Self {
         let image = Store::default().get(&info.name, info.id);
-        Self { info, image }
+        let guest = Guest::new(instance, &info);
+        Self { info, image, guest }
+    }
+
+    /// What its panic said.
+    fn message(&self) -> &str {
+        self.guest.as_ref().map_or("", |guest| &guest.message)
     }
 
     fn kernel(&self) -> String {
@@ -160,7 +213,10 @@ impl Entry {
 
 pub fn ps(json: bool) -> Result<()> {
     let host = Host::open()?;
-    let entries: Vec<Entry> = all(&host)?.into_iter().map(Entry::new).collect();
+    let entries: Vec<Entry> = all_open(&host)?
+        .into_iter()
+        .map(|(instance, info)| Entry::new(&instance, info))
+        .collect();
     if json {
         return print_json(&entries);
     }
@@ -170,8 +226,12 @@ pub fn ps(json: bool) -> Result<()> {
     );
     for entry in &entries {
         let info = &entry.info;
+        let message = match entry.message() {
+            "" => String::new(),
+            message => format!("  \"{message}\""),
+        };
         println!(
-            "{:<5} {:<16} {:<9} {:<11} {:<9} {:>9}  {:>6}  {}",
+            "{:<5} {:<16} {:<9} {:<11} {:<9} {:>9}  {:>6}  {}{message}",
             info.id,
             info.name,
             info.state,
@@ -188,7 +248,7 @@ pub fn ps(json: bool) -> Result<()> {
 pub fn inspect(name: &str, json: bool) -> Result<()> {
     let host = Host::open()?;
     let instance = host.instance(name)?;
-    let entry = Entry::new(instance.info()?);
+    let entry = Entry::new(&instance, instance.info()?);
     if json {
         return print_json(&entry);
     }
@@ -198,7 +258,13 @@ pub fn inspect(name: &str, json: bool) -> Result<()> {
     line("id", info.id.to_string());
     line("state", info.state.to_string());
     line("reason", info.reason.to_string());
+    if !entry.message().is_empty() {
+        line("message", entry.message().to_owned());
+    }
     line("starts", info.epoch.to_string());
+    if let Some(hang) = info.hang_timeout {
+        line("hang timeout", hang.to_string());
+    }
     line("cpus", cpu_list(&info.cpus));
     let apic_ids: Vec<_> = info
         .cpus
@@ -240,13 +306,14 @@ pub fn inspect(name: &str, json: bool) -> Result<()> {
             format!("{} bytes, entry {:#x}", info.image_bytes, info.entry),
         );
     }
-    // What the spawn itself says, as far as it says anything.
-    if let Ok(map) = instance.map_shared() {
-        if let Ok(header) = map.area().and_then(|area| area.header()) {
-            line("guest state", guest_state(header.guest_state).to_owned());
-            line("guest CPUs", header.guest_cpus.to_string());
-            line("heartbeat", header.heartbeat.to_string());
+    if let Some(guest) = &entry.guest {
+        line("guest state", guest.state.to_owned());
+        line("guest CPUs", guest.cpus.to_string());
+        if let Some(apic_id) = guest.end_apic_id {
+            line("ended by", format!("the CPU with APIC id {apic_id}"));
         }
+        let beats: Vec<_> = guest.beats.iter().map(u64::to_string).collect();
+        line("beats", beats.join(","));
     }
     Ok(())
 }

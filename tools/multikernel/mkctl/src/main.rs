@@ -4,12 +4,24 @@
 //!
 //! A thin face of the `multikernel` library: each verb is a few calls of it and what is printed.
 
+/// Prints a line of what happens meanwhile: that nobody reads it is no reason to stop.
+macro_rules! say {
+    ($($arguments:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($arguments)*);
+    }};
+}
+
 mod args;
 mod console;
+mod dump;
+mod events;
 mod instance;
 mod list;
 mod pool;
 mod run;
+mod signals;
+mod supervise;
 
 use std::process::ExitCode;
 
@@ -51,12 +63,18 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         } => instance::create(&name, &resources, json.json),
         Verb::Load { name, image } => instance::load(&name, &image),
         Verb::Unload { name } => instance::unload(&name),
-        Verb::Start { name } => instance::start(&name),
-        Verb::Stop { name, timeout } => instance::stop(&name, timeout),
+        Verb::Start { name, hang_timeout } => instance::start(&name, hang_timeout),
+        Verb::Stop {
+            name,
+            timeout,
+            no_force,
+        } => instance::stop(&name, timeout, !no_force),
         Verb::Kill { name } => instance::kill(&name),
         Verb::Rm { name, force } => instance::rm(&name, force),
         Verb::Ps { json } => list::ps(json.json),
         Verb::Inspect { name, json } => list::inspect(&name, json.json),
+        Verb::Events(args) => return events::events(&args),
+        Verb::Dump { name, file } => dump::dump(&name, &file),
         Verb::Logs(args) => return console::logs(&args),
         Verb::Console { name, linger } => console::attach_by_name(&name, linger),
         Verb::Run(args) => return run::run(&args),

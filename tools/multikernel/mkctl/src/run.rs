@@ -3,27 +3,22 @@
 //! `mkctl run`: create, load and start in one, and undo all of it if a part fails.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use multikernel::device::{Host, Instance, Owner, Reason};
+use multikernel::device::{Host, Instance, Owner};
 use multikernel::layout::Range;
 use multikernel::load;
 use multikernel::pool::{self, Free};
+use multikernel::restart::Policy;
 use multikernel::spec::{format_size, MemoryRequest};
 use multikernel::state::Store;
 use multikernel::{Error, Result};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
 
 use crate::args::RunArgs;
+use crate::signals::Signals;
+use crate::supervise::Supervisor;
 use crate::{console, instance};
-
-/// How often to look whether the instance still runs.
-const INTERVAL: Duration = Duration::from_millis(50);
 
 /// What has been done so far, to be undone on drop unless all went well.
 struct Undo<'a> {
@@ -55,37 +50,13 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// Keeps signals that would end mkctl half-way until the step at hand is done.
-#[derive(Default)]
-struct Signals {
-    came: Arc<AtomicBool>,
-    released: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn hold() -> Result<Self> {
-        let signals = Self::default();
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
-            flag::register_conditional_default(signal, Arc::clone(&signals.released))
-                .and_then(|_| flag::register(signal, Arc::clone(&signals.came)))
-                .map_err(|error| Error::new("cannot watch for signals", error))?;
-        }
-        Ok(signals)
-    }
-
-    fn check(&self, name: &str) -> Result<()> {
-        match self.came.load(Ordering::Relaxed) {
-            true => Err(Error::new(
-                format!("cannot run instance \"{name}\""),
-                "interrupted by a signal; what had been done is undone",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    /// From here on a signal ends mkctl as usual, and leaves the instance running.
-    fn release(&self) {
-        self.released.store(true, Ordering::Relaxed);
+fn check(signals: &Signals, name: &str) -> Result<()> {
+    match signals.came() {
+        true => Err(Error::new(
+            format!("cannot run instance \"{name}\""),
+            "interrupted by a signal; what had been done is undone",
+        )),
+        false => Ok(()),
     }
 }
 
@@ -104,7 +75,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let signals = Signals::hold()?;
     let missing = pool::missing(&free(&host)?, &args.resources.memory);
     grow(&mut undo, &missing, args.json.json)?;
-    signals.check(&args.name)?;
+    check(&signals, &args.name)?;
     let created = match instance::create_with(&host, &args.name, &args.resources) {
         // The pool has as much, and not in the pieces that the kernel would have liked.
         Err(error) if error.errno() == Some(libc::ENOSPC) && missing.is_empty() => {
@@ -116,27 +87,46 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         other => other?,
     };
     let created = undo.instance.insert(created);
-    signals.check(&args.name)?;
+    check(&signals, &args.name)?;
     let record = instance::load_with(&host, created, &args.name, spec)?;
-    signals.check(&args.name)?;
-    created.start(record.loaded.argument)?;
-    undo.done = true;
-    signals.release();
+    check(&signals, &args.name)?;
+    created.start_with(record.loaded.argument, args.hang_timeout)?;
 
-    let Some(started) = undo.instance.take() else {
-        return Ok(ExitCode::SUCCESS);
-    };
+    let stays = args.rm || args.restart != Policy::Never;
+    undo.done = !args.rm;
     match args.json.json {
-        true => println!("{}", json!({ "id": started.id(), "name": args.name })),
-        false => println!("started instance \"{}\", id {}", args.name, started.id()),
+        true => println!("{}", json!({ "id": created.id(), "name": args.name })),
+        false => println!("started instance \"{}\", id {}", args.name, created.id()),
+    }
+    if args.attach || !stays {
+        // From here on a signal ends mkctl as usual, and leaves the instance running.
+        undo.done = true;
+        signals.release(true);
     }
     if args.attach {
-        console::attach(&started, console::LINGER)?;
+        console::attach(created, console::LINGER)?;
+        signals.release(false);
     }
-    match args.rm {
-        true => wait_and_remove(&started, &args.name),
-        false => Ok(ExitCode::SUCCESS),
+    if !stays {
+        return Ok(ExitCode::SUCCESS);
     }
+    let outcome = Supervisor {
+        host: &host,
+        instance: created,
+        name: &args.name,
+        spec: record.spec,
+        policy: args.restart,
+        limit: args.restart_limit,
+        hang: args.hang_timeout,
+        stop_timeout: Duration::from_secs(args.stop_timeout),
+        signals: &signals,
+    }
+    .run()?;
+    undo.done = !(args.rm && outcome.ours);
+    if !undo.done {
+        println!("removing instance \"{}\"", args.name);
+    }
+    Ok(outcome.status)
 }
 
 fn free(host: &Host) -> Result<Vec<Free>> {
@@ -162,22 +152,4 @@ fn grow(undo: &mut Undo<'_>, missing: &[MemoryRequest], json: bool) -> Result<()
         }
     }
     Ok(())
-}
-
-/// Failure if the instance did not end in order.
-fn wait_and_remove(started: &Instance, name: &str) -> Result<ExitCode> {
-    let reason = loop {
-        let (state, reason) = started.state()?;
-        if !state.is_live() {
-            break reason;
-        }
-        thread::sleep(INTERVAL);
-    };
-    started.destroy()?;
-    Store::default().forget(name);
-    println!("instance \"{name}\" ended ({reason}) and was removed");
-    Ok(match reason {
-        Reason::Poweroff | Reason::Forced => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    })
 }

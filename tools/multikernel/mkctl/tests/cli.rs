@@ -73,6 +73,28 @@ fn wrong_command_lines_have_status_2() {
             "ttyS0 (0x3f8)",
         ),
         (&["stop", "web", "--timeout", "0"], "1..=3600"),
+        (
+            &["start", "web", "--hang-timeout", "0"],
+            "from 0.1 to 3600 nor \"never\"",
+        ),
+        (&["events", "--count", "0"], "0 is not in 1.."),
+        (&["dump", "web"], "<FILE>"),
+        (
+            &[
+                "run",
+                "--name",
+                "web",
+                "--cpus",
+                "1",
+                "--memory",
+                "2M",
+                "--kernel",
+                "k",
+                "--restart",
+                "sometimes",
+            ],
+            "there are never, on-failure, always",
+        ),
     ] {
         let stderr = fails(arguments, 2);
         assert!(stderr.contains(said), "{arguments:?}: {stderr}");
@@ -93,7 +115,12 @@ fn verbs_say_that_there_is_no_subsystem() {
         &["load", "web", "--kernel", "/vmlinuz"],
         &["unload", "web"],
         &["start", "web"],
+        &["start", "web", "--hang-timeout", "never"],
         &["stop", "web"],
+        &["stop", "web", "--no-force"],
+        &["events"],
+        &["events", "web", "--json", "--count", "2", "--timeout", "1"],
+        &["dump", "web", "/tmp/web.core"],
         &["kill", "web"],
         &["rm", "web", "--force"],
         &["ps", "--json"],
