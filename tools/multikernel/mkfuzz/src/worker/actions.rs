@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a process does beside the life of instances: questions, the pool, files, shared memory,
+//! CPU hotplug, and calls that make no sense.
+
+use std::fs;
+
+use multikernel_sys as sys;
+
+use super::{Worker, FILES, POOL_MAX, SHARED_PLACES, UNIT};
+use crate::calls;
+use crate::counters::Call;
+use crate::host::{self, DEBUGFS};
+
+/// Writes a word of a mapping, if it is inside.
+fn put(address: *mut u8, size: usize, at: usize, value: u32) {
+    if at + 4 <= size {
+        // SAFETY: Inside what was just mapped writable, and aligned; nobody has a reference to it,
+        // and that others write there too is what it is for.
+        unsafe { address.add(at).cast::<u32>().write_volatile(value) };
+    }
+}
+
+impl Worker {
+    pub(super) fn host_info(&mut self) {
+        let info = sys::multikernel_ioctl_host_info {
+            size: size_of::<sys::multikernel_ioctl_host_info>() as u32,
+            ..Default::default()
+        };
+        self.request(
+            Call::HostInfo,
+            self.device,
+            sys::MULTIKERNEL_IOCTL_HOST_INFO,
+            info,
+        );
+    }
+
+    pub(super) fn get_info(&mut self) {
+        let fd = self.some_fd();
+        let room = self.random.below(20);
+        let info = sys::multikernel_ioctl_get_info {
+            size: size_of::<sys::multikernel_ioctl_get_info>() as u32,
+            nr_cpus: room as u32,
+            nr_ranges: room as u32,
+            cpus: self.arena.room(&mut self.random, room * 24),
+            ranges: self.arena.room(&mut self.random, room * 32),
+            ..Default::default()
+        };
+        self.request(Call::GetInfo, fd, sys::MULTIKERNEL_IOCTL_GET_INFO, info);
+    }
+
+    pub(super) fn lists(&mut self) {
+        let (call, command, bytes) = match self.random.below(3) {
+            0 => (
+                Call::ListMemory,
+                sys::MULTIKERNEL_IOCTL_LIST_MEMORY,
+                size_of::<sys::multikernel_range>(),
+            ),
+            1 => (
+                Call::ListCpus,
+                sys::MULTIKERNEL_IOCTL_LIST_CPUS,
+                size_of::<sys::multikernel_cpu>(),
+            ),
+            _ => (
+                Call::ListInstances,
+                sys::MULTIKERNEL_IOCTL_LIST_INSTANCES,
+                size_of::<u32>(),
+            ),
+        };
+        let nr = self.random.below(64);
+        let list = sys::multikernel_ioctl_list {
+            size: size_of::<sys::multikernel_ioctl_list>() as u32,
+            nr: nr as u32,
+            items: self.arena.room(&mut self.random, nr * bytes),
+        };
+        self.request(call, self.device, command, list);
+    }
+
+    pub(super) fn pool(&mut self, bytes: u64) -> sys::multikernel_ioctl_pool {
+        sys::multikernel_ioctl_pool {
+            size: size_of::<sys::multikernel_ioctl_pool>() as u32,
+            bytes,
+            nid: -1,
+            ..Default::default()
+        }
+    }
+
+    pub(super) fn grow(&mut self) {
+        let bytes = UNIT * (1 + self.random.below(8) as u64);
+        let pool = self.pool(bytes);
+        let grown = self.request(
+            Call::PoolGrow,
+            self.device,
+            sys::MULTIKERNEL_IOCTL_POOL_GROW,
+            pool,
+        );
+        let total: u64 = host::Snapshot::take(self.device)
+            .map_or(0, |now| now.memory.iter().map(|range| range.1).sum());
+        if let (Some(grown), true) = (grown, total > POOL_MAX) {
+            // The host is to have enough for itself.
+            let mut pool = self.pool(grown.bytes);
+            pool.flags = sys::MULTIKERNEL_RANGE_FIXED;
+            pool.base = grown.base;
+            let _ = calls::ioctl(
+                self.device,
+                sys::MULTIKERNEL_IOCTL_POOL_SHRINK,
+                (&raw mut pool).cast(),
+            );
+        }
+    }
+
+    pub(super) fn shrink(&mut self) {
+        let bytes = UNIT * (1 + self.random.below(4) as u64);
+        let mut pool = self.pool(bytes);
+        if self.random.once_in(3) {
+            if let Ok(now) = host::Snapshot::take(self.device) {
+                if let Some(&(base, ..)) = self.random.pick(&now.memory) {
+                    pool.flags = sys::MULTIKERNEL_RANGE_FIXED;
+                    pool.base = base;
+                }
+            }
+        }
+        self.request(
+            Call::PoolShrink,
+            self.device,
+            sys::MULTIKERNEL_IOCTL_POOL_SHRINK,
+            pool,
+        );
+    }
+
+    pub(super) fn read_memory(&mut self) {
+        let at = self.instance();
+        let Some(instance) = self.instances.get(at) else {
+            return;
+        };
+        let (fd, ranges) = (instance.fd, instance.ranges.clone());
+        let Some(&(base, size)) = self.random.pick(&ranges) else {
+            return;
+        };
+        let bytes = 1 + self.random.below(4096);
+        let request = sys::multikernel_ioctl_read_memory {
+            size: size_of::<sys::multikernel_ioctl_read_memory>() as u32,
+            base: base + self.random.next() % size.max(1),
+            bytes: bytes as u64,
+            buffer: self.arena.room(&mut self.random, bytes),
+            ..Default::default()
+        };
+        self.request(
+            Call::ReadMemory,
+            fd,
+            sys::MULTIKERNEL_IOCTL_READ_MEMORY,
+            request,
+        );
+    }
+
+    pub(super) fn open_events(&mut self) {
+        let events = sys::multikernel_ioctl_events {
+            size: size_of::<sys::multikernel_ioctl_events>() as u32,
+            ..Default::default()
+        };
+        let opened = self.request(
+            Call::Events,
+            self.device,
+            sys::MULTIKERNEL_IOCTL_EVENTS,
+            events,
+        );
+        if let Some(opened) = opened {
+            self.events.push(opened.fd);
+        }
+        if self.events.len() > FILES {
+            let old = self.events.swap_remove(self.random.below(FILES));
+            let _ = calls::close(old);
+        }
+    }
+
+    pub(super) fn read_events(&mut self) {
+        let fd = match self.random.pick(&self.events) {
+            Some(&fd) if !self.random.once_in(3) => fd,
+            _ => self.some_fd(),
+        };
+        if fd == self.device {
+            return;
+        }
+        self.count(Call::Poll, calls::poll(fd)).unwrap_or(());
+        // One that waits has to be killed.
+        if !self.random.once_in(60) {
+            let _ = calls::set_nonblocking(fd);
+        }
+        let size = match self.random.below(4) {
+            0 => self.random.below(size_of::<sys::multikernel_event>() + 2),
+            _ => size_of::<sys::multikernel_event>() * self.random.below(30),
+        };
+        let address = match self.random.below(30) {
+            0 => self.arena.bad(&mut self.random),
+            _ => self.arena.room(&mut self.random, size),
+        };
+        let result = self.with_fault(|| calls::read(fd, address, size.min(4096)));
+        self.count(Call::ReadEvents, result);
+    }
+
+    pub(super) fn share(&mut self) {
+        let at = self.instance();
+        self.share_one(at);
+    }
+
+    /// Maps the shared area, and writes there what a spawn that is out of its mind might.
+    pub(super) fn share_one(&mut self, at: usize) {
+        let Some(instance) = self.instances.get(at) else {
+            return;
+        };
+        let (fd, apic_ids) = (instance.fd, instance.apic_ids.clone());
+        let (mut size, mut offset) = (instance.shared_size as usize, 0);
+        let (mut protection, mut flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        match self.random.below(12) {
+            0 => size = self.random.interesting() as usize & 0xffff_ffff,
+            1 => offset = (self.random.interesting() & 0x7fff_f000) as i64,
+            2 => protection = self.random.below(8) as i32,
+            3 => flags = libc::MAP_PRIVATE,
+            _ => {}
+        }
+        let result = self.with_fault(|| calls::map(fd, size, protection, flags, offset));
+        let mapped = self.count(Call::Mmap, result);
+        self.mappings.extend(mapped);
+        if protection & libc::PROT_WRITE != 0 {
+            if let Some((address, size)) = mapped {
+                if self.random.once_in(2) {
+                    self.pretend(&apic_ids, address, size);
+                }
+                for _ in 0..self.random.below(24) {
+                    self.scribble(address, size);
+                }
+            }
+        }
+        if self.mappings.len() > FILES || self.random.once_in(2) {
+            let at = self.random.below(self.mappings.len());
+            if at < self.mappings.len() {
+                let _ = calls::unmap(self.mappings.swap_remove(at));
+            }
+        }
+    }
+
+    /// Writes what a spawn with guest support would: then it is asked, rung, and watched.
+    pub(super) fn pretend(&mut self, apic_ids: &[u32], address: *mut u8, size: usize) {
+        let id = self.random.pick(apic_ids).copied().unwrap_or(0);
+        // Running, or already at its end.
+        let state = match self.random.below(3) {
+            0 => 2 + self.random.below(3) as u32,
+            _ => 1,
+        };
+        let words = [(264, id), (260, 0x41), (272, 0xf), (256, state)];
+        for (at, value) in words {
+            put(address, size, at, value);
+        }
+        for (number, &id) in apic_ids.iter().enumerate() {
+            let at = 0x8000 + 64 * number;
+            put(address, size, at + 8, id);
+            put(address, size, at + 12, 1);
+        }
+    }
+
+    pub(super) fn scribble(&mut self, address: *mut u8, size: usize) {
+        let (start, length) = SHARED_PLACES[self.random.below(SHARED_PLACES.len())];
+        let at = match self.random.below(4) {
+            0 => self.random.below(size),
+            _ => start + self.random.below(length),
+        } & !3;
+        let value = match self.random.below(4) {
+            0 => self.random.next() as u32,
+            1 => self.random.interesting() as u32,
+            _ => self.random.below(8) as u32,
+        };
+        put(address, size, at, value);
+    }
+
+    pub(super) fn raw_ioctl(&mut self) {
+        let fd = match self.random.below(3) {
+            0 => self.device,
+            1 => *self.random.pick(&self.events).unwrap_or(&self.device),
+            _ => self.some_fd(),
+        };
+        let command = match self.random.below(3) {
+            0 => self.random.next() as u32,
+            1 => sys::MULTIKERNEL_IOCTL_TYPE << 8 | self.random.below(256) as u32,
+            _ => sys::MULTIKERNEL_IOCTL_TYPE << 8 | 0x40 | self.random.below(8) as u32,
+        };
+        let mut bytes = vec![0; 8 + self.random.below(160)];
+        let size = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&size.to_le_bytes());
+        if self.random.once_in(2) {
+            self.random.mutate(&mut bytes);
+        }
+        let address = match self.random.below(4) {
+            0 => self.random.interesting(),
+            1 => self.arena.bad(&mut self.random),
+            _ => self.arena.put(&mut self.random, &bytes),
+        };
+        let result = self
+            .with_fault(|| calls::ioctl(fd, command as libc::Ioctl, address as *mut libc::c_void));
+        self.count(Call::RawIoctl, result);
+    }
+
+    /// Calls that the files have no use for, copies of fds, and closes.
+    pub(super) fn other_calls(&mut self) {
+        let fd = match self.random.below(3) {
+            0 => self.device,
+            _ => self.some_fd(),
+        };
+        let size = self.random.below(4096);
+        let address = self.arena.room(&mut self.random, size);
+        let number = self.random.interesting() as i64;
+        let at = self.instance();
+        let result = match self.random.below(6) {
+            0 => calls::write(fd, address, size),
+            1 => calls::seek(fd, number, self.random.below(5) as i32),
+            2 => calls::truncate(fd, number),
+            3 => match calls::duplicate(fd) {
+                Ok(copy) if fd != self.device => {
+                    self.keep(copy);
+                    Ok(())
+                }
+                Ok(copy) => calls::close(copy),
+                Err(error) => Err(error),
+            },
+            _ if at < self.instances.len() => calls::close(self.instances.swap_remove(at).fd),
+            _ => return,
+        };
+        self.count(Call::OtherCalls, result);
+    }
+
+    pub(super) fn look_and_hotplug(&mut self) {
+        let cpu = 1 + self.random.below(self.cpus as usize - 1) as u32;
+        match self.random.below(6) {
+            0 => {
+                let result = self.with_fault(|| fs::read(format!("{DEBUGFS}/ledger")));
+                self.count(Call::Debugfs, result);
+            }
+            1 => {
+                let result = self.with_fault(|| fs::read(format!("{DEBUGFS}/instances")));
+                self.count(Call::Debugfs, result);
+            }
+            2 => {
+                self.count(Call::CpuOffline, host::set_online(cpu, false));
+            }
+            3 if self.fail_nth.is_some() && self.random.once_in(4) => {
+                let knobs = ["fail_confirm", "fail_roll_call"];
+                let times = self.random.below(4) as u32;
+                let result = host::fail(knobs[self.random.below(2)], times);
+                self.count(Call::Debugfs, result);
+            }
+            _ => {
+                self.count(Call::CpuOnline, host::set_online(cpu, true));
+            }
+        }
+    }
+}
