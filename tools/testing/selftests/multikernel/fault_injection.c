@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every call, with a fault at each point where the host asks itself for memory
+ * or copies from or to user space: see Documentation/fault-injection/. What
+ * fails has to leave everything as it was. CPUs that fail are in fault_cpu.c.
+ *
+ * vm: CPUS=4 MEM=2G TIMEOUT=900
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "fault.h"
+#include "payload.h"
+
+#define PATIENCE	20000
+/* More faults than any call has room for: something does not come to an end. */
+#define MOST		5000
+
+FIXTURE(fault)
+{
+	int device, fail_nth;
+	__u64 pool;
+	__u32 cpus[2];
+	struct instance instance;
+	struct payload payload;
+	/* What a call made. */
+	__u64 grown;
+	int fd;
+	void *mapping;
+	char page[PAGE];
+	struct snapshot start, before, after;
+};
+
+typedef FIXTURE_DATA(fault) fixture;
+
+static void look(fixture *self, struct snapshot *snapshot)
+{
+	snapshot_take(self->device, &self->instance, snapshot);
+}
+
+static bool is_changed(fixture *self, const struct snapshot *before)
+{
+	look(self, &self->after);
+	return !snapshot_same(before, &self->after);
+}
+
+static int create_on(fixture *self, __u32 nr_cpus)
+{
+	struct multikernel_range ranges[] = {
+		fixed_range(self->pool, UNIT), any_range(UNIT),
+	};
+
+	return create(self->device, "fault", self->cpus, nr_cpus, ranges, ARRAY_SIZE(ranges),
+		      &self->instance);
+}
+
+static int destroy_it(fixture *self)
+{
+	int err = destroy(&self->instance);
+
+	if (!err)
+		self->instance.id = 0;
+	return err;
+}
+
+FIXTURE_SETUP(fault)
+{
+	static const char * const settings[] = {
+		/* Also allocations that may wait, and so seldom fail. */
+		"failslab/ignore-gfp-wait", "fail_page_alloc/ignore-gfp-wait",
+		"fail_page_alloc/ignore-gfp-highmem", "fail_page_alloc/min-order",
+		/* A line and a stack for each is too much. */
+		"failslab/verbose", "fail_page_alloc/verbose", "fail_usercopy/verbose",
+	};
+	char path[128];
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(settings); i++) {
+		snprintf(path, sizeof(path), DEBUGFS "%s", settings[i]);
+		if (write_text(path, "0"))
+			SKIP(return, "the kernel has no %s", path);
+	}
+	self->fail_nth = open("/proc/thread-self/fail-nth", O_RDWR);
+	ASSERT_LE(0, self->fail_nth);
+	self->device = device_open();
+	ASSERT_LE(0, self->device);
+	ASSERT_EQ(0, pool_grow(self->device, POOL, &self->pool));
+	look(self, &self->start);
+	for (i = 0; i < 2; i++) {
+		self->cpus[i] = spare_cpu(&self->start.ledger, i);
+		ASSERT_NE(0, self->cpus[i]);
+	}
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	if (!self->pool)
+		return;
+	EXPECT_EQ(0, destroy_all(self->device));
+	EXPECT_FALSE(is_changed(self, &self->start));
+	EXPECT_EQ(0, pool_shrink(self->device, self->pool, POOL));
+	close(self->device);
+}
+
+/* Memory and user copies: the nth of them in a call fails. ------------------ */
+
+static int arm(fixture *self, unsigned int nth)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u", nth);
+	return pwrite(self->fail_nth, text, strlen(text), 0) < 0 ? -errno : 0;
+}
+
+/* Whether the fault has happened. Reading and writing the file are calls with user copies too. */
+static bool disarm(fixture *self)
+{
+	char text[16] = "";
+	bool happened = pread(self->fail_nth, text, sizeof(text) - 1, 0) > 0 && atoi(text) == 0;
+
+	if (pwrite(self->fail_nth, "0", 1, 0) < 0)
+		pwrite(self->fail_nth, "0", 1, 0);
+	return happened;
+}
+
+struct verb {
+	const char *name;
+	int (*call)(fixture *self);
+	/* What a call that succeeded has done is undone, so that it can be done again. */
+	int (*undo)(fixture *self);
+	/* Beside ENOMEM and EFAULT. */
+	int other_error;
+	/* The call may have done it all but for telling so: EFAULT, and undo is needed. */
+	bool (*done)(fixture *self);
+};
+
+static void inject(struct __test_metadata *const _metadata, fixture *self, const struct verb *verb)
+{
+	unsigned int nth, refused = 0, borne = 0;
+	bool happened, done;
+	int err;
+
+	for (nth = 1; nth < MOST; nth++) {
+		look(self, &self->before);
+		ASSERT_EQ(0, arm(self, nth));
+		err = verb->call(self);
+		happened = disarm(self);
+		if (!happened)
+			break;
+		done = !err;
+		if (err == -EFAULT && verb->done)
+			done = verb->done(self);
+		if (err)
+			refused++;
+		else
+			borne++;
+		EXPECT_TRUE(!err || err == -ENOMEM || err == -EFAULT || err == verb->other_error)
+			TH_LOG("%s, fault %u: %s", verb->name, nth, strerror(-err));
+		if (done && verb->undo)
+			ASSERT_EQ(0, verb->undo(self))
+				TH_LOG("%s, fault %u: cannot be undone", verb->name, nth);
+		if (!done)
+			ASSERT_FALSE(is_changed(self, &self->before))
+				TH_LOG("%s, fault %u: something is left", verb->name, nth);
+	}
+	ASSERT_FALSE(happened)
+		TH_LOG("%s: no end of faults", verb->name);
+	EXPECT_EQ(0, err)
+		TH_LOG("%s: %s without a fault", verb->name, strerror(-err));
+	if (verb->undo)
+		EXPECT_EQ(0, verb->undo(self));
+	printf("# %s: %u faults failed it, %u did not\n", verb->name, refused, borne);
+	/* Each call copies at least something, unless it has no argument. */
+	EXPECT_NE(0, refused)
+		TH_LOG("%s: no fault failed it", verb->name);
+}
+
+static int call_open_device(fixture *self)
+{
+	self->fd = device_open();
+	return self->fd < 0 ? self->fd : 0;
+}
+
+static int undo_fd(fixture *self)
+{
+	return close(self->fd);
+}
+
+static int call_host_info(fixture *self)
+{
+	struct multikernel_ioctl_host_info info = { .size = sizeof(info) };
+
+	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_HOST_INFO, &info);
+}
+
+static int call_list(fixture *self, unsigned long command)
+{
+	struct multikernel_ioctl_list list = {
+		.size = sizeof(list),
+		.nr = sizeof(self->page) / sizeof(struct multikernel_range),
+		.items = (uintptr_t)self->page,
+	};
+
+	return mk_ioctl(self->device, command, &list);
+}
+
+static int call_list_memory(fixture *self)
+{
+	return call_list(self, MULTIKERNEL_IOCTL_LIST_MEMORY);
+}
+
+static int call_list_cpus(fixture *self)
+{
+	return call_list(self, MULTIKERNEL_IOCTL_LIST_CPUS);
+}
+
+static int call_list_instances(fixture *self)
+{
+	return call_list(self, MULTIKERNEL_IOCTL_LIST_INSTANCES);
+}
+
+static int call_grow(fixture *self)
+{
+	/* Not a power of two: what is too much goes back at once. */
+	return pool_grow(self->device, 3 * UNIT, &self->grown);
+}
+
+static int call_shrink(fixture *self)
+{
+	return pool_shrink(self->device, self->grown, 3 * UNIT);
+}
+
+/* Without an address: of both ranges that are in the pool. */
+static int call_shrink_any(fixture *self)
+{
+	struct multikernel_ioctl_pool pool = {
+		.size = sizeof(pool), .bytes = POOL + 3 * UNIT, .nid = -1,
+	};
+
+	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_POOL_SHRINK, &pool);
+}
+
+static int undo_shrink_any(fixture *self)
+{
+	int err = pool_grow(self->device, POOL, &self->pool);
+
+	if (err)
+		return err;
+	/* The pool may be elsewhere now. */
+	look(self, &self->start);
+	return call_grow(self);
+}
+
+static int call_events(fixture *self)
+{
+	struct multikernel_ioctl_events events = { .size = sizeof(events) };
+	int err = mk_ioctl(self->device, MULTIKERNEL_IOCTL_EVENTS, &events);
+
+	self->fd = events.fd;
+	return err;
+}
+
+static int call_ledger_file(fixture *self)
+{
+	int fd = open(DEBUGFS "multikernel/ledger", O_RDONLY), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (read(fd, self->page, sizeof(self->page)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+TEST_F_TIMEOUT(fault, host_calls, 300)
+{
+	static const struct verb verbs[] = {
+		{ "open", call_open_device, undo_fd },
+		{ "host_info", call_host_info },
+		{ "list_memory", call_list_memory },
+		{ "list_cpus", call_list_cpus },
+		{ "list_instances", call_list_instances },
+		{ "events", call_events, undo_fd },
+		{ "debugfs", call_ledger_file },
+		/* The page allocator says no more than that it has none. */
+		{ "grow", call_grow, call_shrink, -ENOSPC },
+	};
+	static const struct verb shrink = { "shrink", call_shrink, call_grow };
+	static const struct verb any = { "shrink any", call_shrink_any, undo_shrink_any };
+	int i;
+
+	ASSERT_EQ(0, create_on(self, 1));
+	for (i = 0; i < ARRAY_SIZE(verbs); i++)
+		inject(_metadata, self, &verbs[i]);
+	ASSERT_EQ(0, call_grow(self));
+	inject(_metadata, self, &shrink);
+	ASSERT_EQ(0, destroy_it(self));
+	inject(_metadata, self, &any);
+	ASSERT_EQ(0, call_shrink(self));
+}
+
+static int call_create(fixture *self)
+{
+	struct multikernel_range ranges[] = { any_range(UNIT), fixed_range(self->pool, UNIT) };
+	struct multikernel_ioctl_create create = {
+		.size = sizeof(create),
+		.name = "fault",
+		.nr_cpus = 2,
+		.nr_ranges = ARRAY_SIZE(ranges),
+		.cpus = (uintptr_t)self->cpus,
+		.ranges = (uintptr_t)ranges,
+	};
+	int err = mk_ioctl(self->device, MULTIKERNEL_IOCTL_CREATE, &create);
+
+	self->fd = create.fd;
+	return err;
+}
+
+static int undo_create(fixture *self)
+{
+	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
+	int err = mk_ioctl(self->fd, MULTIKERNEL_IOCTL_DESTROY, &simple);
+
+	return err ? err : close(self->fd);
+}
+
+TEST_F_TIMEOUT(fault, create_call, 300)
+{
+	static const struct verb verb = { "create", call_create, undo_create };
+
+	inject(_metadata, self, &verb);
+}
+
+static int call_destroy(fixture *self)
+{
+	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
+	int err = mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_DESTROY, &simple);
+
+	return err;
+}
+
+static int undo_destroy(fixture *self)
+{
+	close(self->instance.fd);
+	self->instance.id = 0;
+	return create_on(self, 2);
+}
+
+TEST_F_TIMEOUT(fault, destroy_call, 300)
+{
+	static const struct verb verb = { "destroy", call_destroy, undo_destroy };
+
+	ASSERT_EQ(0, create_on(self, 2));
+	inject(_metadata, self, &verb);
+	ASSERT_EQ(0, destroy_it(self));
+}
+
+static int call_open_instance(fixture *self)
+{
+	return open_by_id(self->device, self->instance.id, &self->fd);
+}
+
+static int call_get_info(fixture *self)
+{
+	struct info info;
+
+	return get_info(self->instance.fd, &info);
+}
+
+static int call_read_memory(fixture *self)
+{
+	struct multikernel_ioctl_read_memory request = {
+		.size = sizeof(request),
+		.base = self->instance.base,
+		.bytes = sizeof(self->page),
+		.buffer = (uintptr_t)self->page,
+	};
+
+	return mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_READ_MEMORY, &request);
+}
+
+static int call_mmap(fixture *self)
+{
+	self->mapping = mmap(NULL, self->instance.shared_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			     self->instance.fd, 0);
+	return self->mapping == MAP_FAILED ? -errno : 0;
+}
+
+static int undo_mmap(fixture *self)
+{
+	return munmap(self->mapping, self->instance.shared_size);
+}
+
+static int call_load(fixture *self)
+{
+	return payload_load(&self->payload, MODE_OBEY, 0, 0);
+}
+
+static int undo_load(fixture *self)
+{
+	return load(self->instance.id, 0, NULL, 0);
+}
+
+static int call_start(fixture *self)
+{
+	return payload_start(&self->payload);
+}
+
+/* Running again after a stop: what was loaded can be started only once. */
+static int run(fixture *self)
+{
+	int err = call_load(self);
+
+	if (!err)
+		err = call_start(self);
+	/* Until it looks at requests. */
+	if (!err && !wait_change(&self->payload, SHARED_GUEST_STATE, 0, PATIENCE))
+		err = -ETIMEDOUT;
+	return err;
+}
+
+static int undo_start(fixture *self)
+{
+	int err = stop_force(self->instance.fd);
+
+	/* The reason and the epoch of that life stay. */
+	return err ? err : call_load(self);
+}
+
+static int call_stop(fixture *self)
+{
+	return stop_force(self->instance.fd);
+}
+
+static int call_stop_in_order(fixture *self)
+{
+	return stop_in_order(self->instance.fd, PATIENCE);
+}
+
+static int call_ring(fixture *self)
+{
+	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
+
+	return mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_RING, &simple);
+}
+
+static bool is_stopped(fixture *self)
+{
+	struct info info;
+
+	return !get_info(self->instance.fd, &info) && info.get.state == MULTIKERNEL_STATE_STOPPED;
+}
+
+TEST_F_TIMEOUT(fault, instance_calls, 300)
+{
+	static const struct verb idle[] = {
+		{ "open instance", call_open_instance, undo_fd },
+		{ "get_info", call_get_info },
+		{ "read_memory", call_read_memory },
+		{ "mmap", call_mmap, undo_mmap },
+		{ "kexec_load", call_load, undo_load },
+	};
+	static const struct verb start = { "start", call_start, undo_start };
+	static const struct verb running[] = {
+		{ "ring", call_ring },
+		/* The reason of an end can be told only after it. */
+		{ "stop", call_stop, run, 0, is_stopped },
+		{ "stop in order", call_stop_in_order, run, 0, is_stopped },
+	};
+	int i;
+
+	ASSERT_EQ(0, create_on(self, 2));
+	ASSERT_EQ(0, payload_map(&self->payload, &self->instance));
+	for (i = 0; i < ARRAY_SIZE(idle); i++)
+		inject(_metadata, self, &idle[i]);
+	ASSERT_EQ(0, call_load(self));
+	inject(_metadata, self, &start);
+	ASSERT_EQ(0, run(self));
+	for (i = 0; i < ARRAY_SIZE(running); i++)
+		inject(_metadata, self, &running[i]);
+	ASSERT_EQ(0, call_stop(self));
+	ASSERT_EQ(0, munmap((void *)self->payload.shared, self->instance.shared_size));
+	ASSERT_EQ(0, destroy_it(self));
+}
+
+TEST_HARNESS_MAIN
