@@ -119,8 +119,8 @@ fn ask_all(subsystem: &Subsystem) -> usize {
         .filter(|instance| instance.state == State::Running && instance.holdings.is_some())
         .filter(|instance| {
             pr_notice!(
-                "stopping instance {} before the host ends\n",
-                instance.id.get()
+                "asking instance {} to power off before the host ends\n",
+                instance.name.as_str()
             );
             run::ask_to_end(instance).is_ok()
         })
@@ -173,8 +173,17 @@ fn end_all(subsystem: &Subsystem) {
             pr_err!("instance {} could not be stopped\n", handle.id.get());
         }
     }
-    // All of them, stopped in order or not: what they run on will be overwritten.
     let registry = subsystem.lock();
+    for instance in &registry.instances {
+        if matches!(instance.state, State::Stopped | State::Crashed) {
+            pr_notice!(
+                "instance {} has ended: {:?}\n",
+                instance.name.as_str(),
+                instance.reason
+            );
+        }
+    }
+    // All of them, stopped in order or not: what they run on will be overwritten.
     for &(cpu, owner) in registry.cpus.entries() {
         if matches!(owner, CpuOwner::Instance(_)) {
             cpu::halt_for_good(cpu);

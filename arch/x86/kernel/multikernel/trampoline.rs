@@ -309,8 +309,9 @@ impl Slots {
         // Should it be lost just below, it must not be found in place of the CPU's next one. The
         // CPU knows where its mailbox is and does not look for it again.
         slot.write_apic_id(NOBODY);
-        // Without memory for it the mailbox is never used again, which costs 256 bytes.
-        let _ = self.stranded.push(slot, GFP_KERNEL);
+        // Without memory for it the mailbox is never used again, which costs 256 bytes. Nothing is
+        // waited for: a forced stop may be about to take the registry's mutex.
+        let _ = self.stranded.push(slot, GFP_NOWAIT);
     }
 
     /// Makes a mailbox free again, whose CPU has been started elsewhere.
