@@ -20,6 +20,9 @@ use crate::events::wait;
 use crate::instance;
 use crate::signals::Signals;
 
+/// How long to wait before the next try, at most, while another call works on the instance.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What the user asked for.
 pub struct Supervisor<'a> {
     pub host: &'a Host,
@@ -210,11 +213,23 @@ impl Supervisor<'_> {
     /// A signal came.
     fn shut_down(&self) -> Result<Outcome> {
         say!("stopping instance \"{}\"", self.name);
-        match instance::stop_with(self.instance, self.stop_timeout, true) {
-            Ok(reason) => say!("stopped instance \"{}\" ({reason})", self.name),
-            Err(error) if error.errno() == Some(libc::EALREADY) => {}
-            Err(error) if error.errno() == Some(libc::ESTALE) => {}
-            Err(error) => return Err(error),
+        let deadline = Instant::now() + self.stop_timeout;
+        loop {
+            match instance::stop_with(self.instance, self.stop_timeout, true) {
+                Ok(reason) => say!("stopped instance \"{}\" ({reason})", self.name),
+                // It has ended, or has been removed.
+                Err(error) if matches!(error.errno(), Some(libc::EALREADY | libc::ESTALE)) => {}
+                // Somebody else is starting or stopping it, which takes milliseconds.
+                Err(error) if error.errno() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    let soon = Instant::now() + BUSY_INTERVAL;
+                    if let [true] = wait([self.instance.as_fd()], Some(soon))? {
+                        self.instance.read_events()?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            break;
         }
         Ok(Outcome {
             status: ExitCode::SUCCESS,
