@@ -7,7 +7,8 @@ S := scripts/multikernel
 
 # Handed to the scripts as they were given: a '$' in CMD is the guest's.
 PASSED := CMD EXTRA CPUS MEM SMP NUMA X2APIC APPEND TIMEOUT ACCEL BOOT KERNEL INITRD \
-	EXPECT_SPLAT QEMU_EXTRA KSRC KVER DEBUG TEST BUILD LINUX_REFRESH SETUP
+	EXPECT_SPLAT QEMU_EXTRA KSRC KVER DEBUG TEST BUILD LINUX_REFRESH SETUP TIME SEED \
+	N ROUND BREAK HANG_MS
 define pass
 ifneq ($(origin $(1)),undefined)
 override $(1) := $$(value $(1))
@@ -21,7 +22,7 @@ export SERIES_BUILD := $(BUILD)
 endif
 unexport BUILD
 
-.PHONY: help setup linux build run vm check bench patches clean
+.PHONY: help setup linux build run vm check fuzz soak bench patches clean
 # One step at a time: the scripts use all cores themselves.
 .NOTPARALLEL:
 
@@ -30,6 +31,8 @@ help:
 	@echo 'make check    every test; TEST=name runs those whose name contains it'
 	@echo 'make vm       boot the host and run CMD="..." there, or a shell; see $(S)/vm for'
 	@echo '              EXTRA, CPUS, MEM, NUMA, X2APIC, APPEND, TIMEOUT, ACCEL, ...'
+	@echo 'make fuzz     random calls for TIME=60 seconds, the same again with SEED=number'
+	@echo 'make soak     crash spawns at random and count what the host loses; N=1000 SEED= TIME=s'
 	@echo 'make bench    the table of boot and life-cycle times'
 	@echo 'make patches  the series in build/series; BUILD=1 builds each of its steps'
 	@echo
@@ -56,6 +59,12 @@ run: build
 
 check: build
 	@$(S)/with-env $(S)/check
+
+fuzz: build
+	@TEST=fuzz $(S)/with-env $(S)/check
+
+soak: build
+	@$(S)/with-env $(S)/soak
 
 bench: build
 	@$(S)/with-env $(S)/bench
