@@ -9,6 +9,8 @@ mod actions;
 
 use std::fs;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use multikernel_sys as sys;
 
@@ -65,7 +67,7 @@ type Action = fn(&mut Worker);
 
 /// What is done, and how often.
 const ACTIONS: [(usize, Action); 22] = [
-    (16, Worker::life),
+    (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
     (6, Worker::load),
@@ -341,9 +343,7 @@ impl Worker {
         let mut segments = Vec::new();
         let mut entry = 0;
         for i in 0..count {
-            let Some(&(base, size)) = self.random.pick(&ranges) else {
-                return None;
-            };
+            let &(base, size) = self.random.pick(&ranges)?;
             // Each has a part of the range to itself.
             let part = (size / count as u64) & !0xfff;
             let memsz = (4096 * (1 + self.random.next() % 64)).min(part);
@@ -486,16 +486,17 @@ impl Worker {
             if self.load_into(at).is_none() || self.start_one(at).is_none() {
                 continue;
             }
+            self.share_one(at);
             if self.random.once_in(2) {
-                self.share_one(at);
-            }
-            if self.random.once_in(3) {
                 self.simple(Call::Ring, fd, sys::MULTIKERNEL_IOCTL_RING);
             }
             if self.random.once_in(4) {
                 self.get_info();
             }
-            if self.random.once_in(3) {
+            if self.random.once_in(2) {
+                if self.random.once_in(2) {
+                    self.end_soon(fd);
+                }
                 self.stop(fd, false);
             }
             self.stop(fd, true);
@@ -528,6 +529,24 @@ impl Worker {
             self.simple(Call::Destroy, open.fd, sys::MULTIKERNEL_IOCTL_DESTROY);
             let _ = calls::close(open.fd);
         }
+    }
+
+    /// A child that, in a moment, says on the spawn's behalf that it has ended.
+    fn end_soon(&mut self, fd: i32) {
+        let delay = Duration::from_micros(self.random.next() % 20_000);
+        // SAFETY: There is one thread, so the child finds nothing half done.
+        if unsafe { libc::fork() } != 0 {
+            return;
+        }
+        thread::sleep(delay);
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        if let Ok((address, size)) = calls::map(fd, 4096, protection, libc::MAP_SHARED, 0) {
+            actions::put(address, size, actions::GUEST_STATE, actions::GUEST_POWEROFF);
+            // Whoever asks has the host look.
+            self.keep(fd);
+        }
+        // SAFETY: Ends the process without anything that belongs to the parent.
+        unsafe { libc::_exit(0) };
     }
 
     /// A child, with copies of all that is open here.

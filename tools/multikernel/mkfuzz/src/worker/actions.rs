@@ -12,8 +12,13 @@ use crate::calls;
 use crate::counters::Call;
 use crate::host::{self, DEBUGFS};
 
+/// Offset of `SharedHeader::guest_state` in kernel/multikernel/abi.rs.
+pub(super) const GUEST_STATE: usize = 256;
+/// `GUEST_POWEROFF` there.
+pub(super) const GUEST_POWEROFF: u32 = 2;
+
 /// Writes a word of a mapping, if it is inside.
-fn put(address: *mut u8, size: usize, at: usize, value: u32) {
+pub(super) fn put(address: *mut u8, size: usize, at: usize, value: u32) {
     if at + 4 <= size {
         // SAFETY: Inside what was just mapped writable, and aligned; nobody has a reference to it,
         // and that others write there too is what it is for.
@@ -247,7 +252,7 @@ impl Worker {
             0 => 2 + self.random.below(3) as u32,
             _ => 1,
         };
-        let words = [(264, id), (260, 0x41), (272, 0xf), (256, state)];
+        let words = [(264, id), (260, 0x41), (272, 0xf), (GUEST_STATE, state)];
         for (at, value) in words {
             put(address, size, at, value);
         }
