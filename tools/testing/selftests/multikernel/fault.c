@@ -28,12 +28,12 @@ int write_number(const char *path, long number)
 	return write_text(path, text);
 }
 
-int fail_confirm(unsigned int times)
+int miss_confirmations(unsigned int times)
 {
 	return write_number(DEBUGFS "multikernel/fail_confirm", times);
 }
 
-int fail_roll_call(unsigned int times)
+int miss_roll_calls(unsigned int times)
 {
 	return write_number(DEBUGFS "multikernel/fail_roll_call", times);
 }
@@ -76,7 +76,7 @@ bool snapshot_same(const struct snapshot *before, const struct snapshot *after)
 		same = false;
 	}
 	if (memcmp(&before->host, &after->host, sizeof(before->host))) {
-		printf("# %u CPUs, %u lent, features %#llx, %llu bytes became %u, %u, %#llx, %llu\n",
+		printf("# CPUs %u, lent %u, features %#llx, bytes %llu became %u %u %#llx %llu\n",
 		       before->host.cpus_online, before->host.cpus_lent, before->host.features,
 		       before->host.kernel_bytes, after->host.cpus_online, after->host.cpus_lent,
 		       after->host.features, after->host.kernel_bytes);

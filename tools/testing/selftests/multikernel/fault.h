@@ -26,7 +26,7 @@ int write_text(const char *path, const char *text);
 int write_number(const char *path, long number);
 
 /* How many of the next answers of CPUs, and of those to a roll call, are missed. */
-int fail_confirm(unsigned int times);
-int fail_roll_call(unsigned int times);
+int miss_confirmations(unsigned int times);
+int miss_roll_calls(unsigned int times);
 
 #endif

@@ -38,27 +38,25 @@ FIXTURE(fault_cpu)
 	struct info info;
 };
 
-typedef FIXTURE_DATA(fault_cpu) fixture;
-
-static void look(fixture *self, struct snapshot *snapshot)
+static void look(FIXTURE_DATA(fault_cpu) *self, struct snapshot *snapshot)
 {
 	snapshot_take(self->device, &self->instance, snapshot);
 }
 
-static bool is_changed(fixture *self, const struct snapshot *before)
+static bool is_changed(FIXTURE_DATA(fault_cpu) *self, const struct snapshot *before)
 {
 	look(self, &self->after);
 	return !snapshot_same(before, &self->after);
 }
 
-static int create_it(fixture *self)
+static int create_it(FIXTURE_DATA(fault_cpu) *self)
 {
 	struct multikernel_range range = fixed_range(self->pool, UNIT);
 
 	return create(self->device, "fault", self->cpus, 2, &range, 1, &self->instance);
 }
 
-static int destroy_it(fixture *self)
+static int destroy_it(FIXTURE_DATA(fault_cpu) *self)
 {
 	int err = destroy(&self->instance);
 
@@ -68,7 +66,7 @@ static int destroy_it(fixture *self)
 }
 
 /* The steps that there are, from "state: name" lines. */
-static int read_states(fixture *self)
+static int read_states(FIXTURE_DATA(fault_cpu) *self)
 {
 	FILE *file = fopen(CPUS "hotplug/states", "r");
 	char line[128];
@@ -85,7 +83,7 @@ FIXTURE_SETUP(fault_cpu)
 {
 	int i;
 
-	if (fail_confirm(0) || fail_roll_call(0))
+	if (miss_confirmations(0) || miss_roll_calls(0))
 		SKIP(return, "the kernel has no CONFIG_MULTIKERNEL_FAULT_INJECTION");
 	self->device = device_open();
 	ASSERT_LE(0, self->device);
@@ -102,8 +100,8 @@ FIXTURE_TEARDOWN(fault_cpu)
 {
 	if (!self->pool)
 		return;
-	fail_confirm(0);
-	fail_roll_call(0);
+	miss_confirmations(0);
+	miss_roll_calls(0);
 	EXPECT_EQ(0, destroy_all(self->device));
 	EXPECT_FALSE(is_changed(self, &self->start));
 	EXPECT_EQ(0, pool_shrink(self->device, self->pool, POOL));
@@ -203,7 +201,7 @@ TEST_F_TIMEOUT(fault_cpu, online_fails_once, 300)
 struct saboteur {
 	pthread_t thread;
 	int fd, state;
-	volatile bool stop;
+	bool stop;
 };
 
 /* Has the step fail each time: the kernel forgets it after the first. */
@@ -211,7 +209,7 @@ static void *sabotage(void *argument)
 {
 	struct saboteur *saboteur = argument;
 
-	while (!saboteur->stop)
+	while (!__atomic_load_n(&saboteur->stop, __ATOMIC_RELAXED))
 		fail_at(saboteur->fd, saboteur->state);
 	return NULL;
 }
@@ -237,7 +235,7 @@ TEST_F_TIMEOUT(fault_cpu, online_fails_for_good, 300)
 		}
 		ASSERT_EQ(0, pthread_create(&saboteur.thread, NULL, sabotage, &saboteur));
 		ASSERT_EQ(0, destroy_it(self));
-		saboteur.stop = true;
+		__atomic_store_n(&saboteur.stop, true, __ATOMIC_RELAXED);
 		pthread_join(saboteur.thread, NULL);
 		fail_at(saboteur.fd, -1);
 		close(saboteur.fd);
@@ -262,15 +260,15 @@ TEST_F_TIMEOUT(fault_cpu, online_fails_for_good, 300)
 
 /* CPUs that do not answer. --------------------------------------------------- */
 
-static void expect_state(struct __test_metadata *const _metadata, fixture *self, __u32 state,
-			 __u32 reason)
+static void expect_state(struct __test_metadata *const _metadata,
+			 FIXTURE_DATA(fault_cpu) *self, __u32 state, __u32 reason)
 {
 	ASSERT_EQ(0, get_info(self->instance.fd, &self->info));
 	EXPECT_EQ(state, self->info.get.state);
 	EXPECT_EQ(reason, self->info.get.reason);
 }
 
-static void expect_failed(struct __test_metadata *const _metadata, fixture *self)
+static void expect_failed(struct __test_metadata *const _metadata, FIXTURE_DATA(fault_cpu) *self)
 {
 	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
 	int fd = self->instance.fd;
@@ -287,7 +285,8 @@ static void expect_failed(struct __test_metadata *const _metadata, fixture *self
 	expect_state(_metadata, self, MULTIKERNEL_STATE_FAILED, MULTIKERNEL_REASON_NO_CONFIRM);
 }
 
-static void prepare(struct __test_metadata *const _metadata, fixture *self, int mode)
+static void prepare(struct __test_metadata *const _metadata, FIXTURE_DATA(fault_cpu) *self,
+		    int mode)
 {
 	ASSERT_EQ(0, create_it(self));
 	ASSERT_EQ(0, payload_map(&self->payload, &self->instance));
@@ -295,7 +294,7 @@ static void prepare(struct __test_metadata *const _metadata, fixture *self, int 
 }
 
 /* Another stop recovers the instance, it runs once more, and goes. */
-static void recover(struct __test_metadata *const _metadata, fixture *self)
+static void recover(struct __test_metadata *const _metadata, FIXTURE_DATA(fault_cpu) *self)
 {
 	ASSERT_EQ(0, stop_force(self->instance.fd));
 	expect_state(_metadata, self, MULTIKERNEL_STATE_STOPPED, MULTIKERNEL_REASON_FORCED);
@@ -309,7 +308,7 @@ static void recover(struct __test_metadata *const _metadata, fixture *self)
 
 TEST_F_TIMEOUT(fault_cpu, create_is_not_confirmed, 120)
 {
-	ASSERT_EQ(0, fail_confirm(1));
+	ASSERT_EQ(0, miss_confirmations(1));
 	EXPECT_EQ(-ETIMEDOUT, create_it(self));
 	ASSERT_FALSE(is_changed(self, &self->start));
 	ASSERT_EQ(0, create_it(self));
@@ -319,7 +318,7 @@ TEST_F_TIMEOUT(fault_cpu, create_is_not_confirmed, 120)
 TEST_F_TIMEOUT(fault_cpu, start_is_not_confirmed, 120)
 {
 	prepare(_metadata, self, MODE_SPIN);
-	ASSERT_EQ(0, fail_confirm(1));
+	ASSERT_EQ(0, miss_confirmations(1));
 	EXPECT_EQ(-ETIMEDOUT, payload_start(&self->payload));
 	expect_failed(_metadata, self);
 	recover(_metadata, self);
@@ -331,7 +330,7 @@ TEST_F_TIMEOUT(fault_cpu, stop_is_not_confirmed, 120)
 
 	prepare(_metadata, self, MODE_SPIN);
 	ASSERT_EQ(0, payload_start(&self->payload));
-	ASSERT_EQ(0, fail_confirm(3));
+	ASSERT_EQ(0, miss_confirmations(3));
 	for (i = 0; i < 3; i++) {
 		EXPECT_EQ(-ETIMEDOUT, stop_force(self->instance.fd));
 		expect_failed(_metadata, self);
@@ -344,13 +343,13 @@ TEST_F_TIMEOUT(fault_cpu, roll_call_is_missed, 120)
 	prepare(_metadata, self, MODE_SPIN);
 	ASSERT_EQ(0, payload_start(&self->payload));
 	/* Once is no matter: it is called again. */
-	ASSERT_EQ(0, fail_roll_call(1));
+	ASSERT_EQ(0, miss_roll_calls(1));
 	ASSERT_EQ(0, stop_force(self->instance.fd));
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_SPIN, 0, 0));
 	ASSERT_EQ(0, payload_start(&self->payload));
-	ASSERT_EQ(0, fail_roll_call(ALWAYS));
+	ASSERT_EQ(0, miss_roll_calls(ALWAYS));
 	EXPECT_EQ(-ETIMEDOUT, stop_force(self->instance.fd));
-	ASSERT_EQ(0, fail_roll_call(0));
+	ASSERT_EQ(0, miss_roll_calls(0));
 	expect_failed(_metadata, self);
 	recover(_metadata, self);
 }
@@ -366,7 +365,7 @@ TEST_F_TIMEOUT(fault_cpu, end_is_not_confirmed, 120)
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_OBEY, 0, 0));
 	ASSERT_EQ(0, payload_start(&self->payload));
 	ASSERT_TRUE(wait_change(&self->payload, SHARED_GUEST_STATE, 0, PATIENCE));
-	ASSERT_EQ(0, fail_confirm(1));
+	ASSERT_EQ(0, miss_confirmations(1));
 	EXPECT_EQ(-ETIMEDOUT, stop_in_order(self->instance.fd, PATIENCE));
 	expect_failed(_metadata, self);
 	recover(_metadata, self);

@@ -43,20 +43,18 @@ FIXTURE(fault)
 	struct snapshot start, before, after;
 };
 
-typedef FIXTURE_DATA(fault) fixture;
-
-static void look(fixture *self, struct snapshot *snapshot)
+static void look(FIXTURE_DATA(fault) *self, struct snapshot *snapshot)
 {
 	snapshot_take(self->device, &self->instance, snapshot);
 }
 
-static bool is_changed(fixture *self, const struct snapshot *before)
+static bool is_changed(FIXTURE_DATA(fault) *self, const struct snapshot *before)
 {
 	look(self, &self->after);
 	return !snapshot_same(before, &self->after);
 }
 
-static int create_on(fixture *self, __u32 nr_cpus)
+static int create_on(FIXTURE_DATA(fault) *self, __u32 nr_cpus)
 {
 	struct multikernel_range ranges[] = {
 		fixed_range(self->pool, UNIT), any_range(UNIT),
@@ -66,7 +64,7 @@ static int create_on(fixture *self, __u32 nr_cpus)
 		      &self->instance);
 }
 
-static int destroy_it(fixture *self)
+static int destroy_it(FIXTURE_DATA(fault) *self)
 {
 	int err = destroy(&self->instance);
 
@@ -116,7 +114,7 @@ FIXTURE_TEARDOWN(fault)
 
 /* Memory and user copies: the nth of them in a call fails. ------------------ */
 
-static int arm(fixture *self, unsigned int nth)
+static int arm(FIXTURE_DATA(fault) *self, unsigned int nth)
 {
 	char text[16];
 
@@ -125,7 +123,7 @@ static int arm(fixture *self, unsigned int nth)
 }
 
 /* Whether the fault has happened. Reading and writing the file are calls with user copies too. */
-static bool disarm(fixture *self)
+static bool disarm(FIXTURE_DATA(fault) *self)
 {
 	char text[16] = "";
 	bool happened = pread(self->fail_nth, text, sizeof(text) - 1, 0) > 0 && atoi(text) == 0;
@@ -137,18 +135,19 @@ static bool disarm(fixture *self)
 
 struct verb {
 	const char *name;
-	int (*call)(fixture *self);
+	int (*call)(FIXTURE_DATA(fault) *self);
 	/* What a call that succeeded has done is undone, so that it can be done again. */
-	int (*undo)(fixture *self);
+	int (*undo)(FIXTURE_DATA(fault) *self);
 	/* Beside ENOMEM and EFAULT. */
 	int other_error;
 	/* The call may have done it all but for telling so: EFAULT, and undo is needed. */
-	bool (*done)(fixture *self);
+	bool (*done)(FIXTURE_DATA(fault) *self);
 };
 
 /* Once through: how many faults there were. */
-static unsigned int inject_once(struct __test_metadata *const _metadata, fixture *self,
-				const struct verb *verb, unsigned int *refused)
+static unsigned int inject_once(struct __test_metadata *const _metadata,
+				FIXTURE_DATA(fault) *self, const struct verb *verb,
+				unsigned int *refused)
 {
 	unsigned int nth;
 	bool happened, done;
@@ -183,7 +182,8 @@ static unsigned int inject_once(struct __test_metadata *const _metadata, fixture
 	return nth - 1;
 }
 
-static void inject(struct __test_metadata *const _metadata, fixture *self, const struct verb *verb)
+static void inject(struct __test_metadata *const _metadata, FIXTURE_DATA(fault) *self,
+		   const struct verb *verb)
 {
 	unsigned int faults = 0, refused = 0, i;
 
@@ -199,25 +199,25 @@ static void inject(struct __test_metadata *const _metadata, fixture *self, const
 		TH_LOG("%s: no fault failed it", verb->name);
 }
 
-static int call_open_device(fixture *self)
+static int call_open_device(FIXTURE_DATA(fault) *self)
 {
 	self->fd = device_open();
 	return self->fd < 0 ? self->fd : 0;
 }
 
-static int undo_fd(fixture *self)
+static int undo_fd(FIXTURE_DATA(fault) *self)
 {
 	return close(self->fd);
 }
 
-static int call_host_info(fixture *self)
+static int call_host_info(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_host_info info = { .size = sizeof(info) };
 
 	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_HOST_INFO, &info);
 }
 
-static int call_list(fixture *self, unsigned long command)
+static int call_list(FIXTURE_DATA(fault) *self, unsigned long command)
 {
 	struct multikernel_ioctl_list list = {
 		.size = sizeof(list),
@@ -228,34 +228,34 @@ static int call_list(fixture *self, unsigned long command)
 	return mk_ioctl(self->device, command, &list);
 }
 
-static int call_list_memory(fixture *self)
+static int call_list_memory(FIXTURE_DATA(fault) *self)
 {
 	return call_list(self, MULTIKERNEL_IOCTL_LIST_MEMORY);
 }
 
-static int call_list_cpus(fixture *self)
+static int call_list_cpus(FIXTURE_DATA(fault) *self)
 {
 	return call_list(self, MULTIKERNEL_IOCTL_LIST_CPUS);
 }
 
-static int call_list_instances(fixture *self)
+static int call_list_instances(FIXTURE_DATA(fault) *self)
 {
 	return call_list(self, MULTIKERNEL_IOCTL_LIST_INSTANCES);
 }
 
-static int call_grow(fixture *self)
+static int call_grow(FIXTURE_DATA(fault) *self)
 {
 	/* Not a power of two: what is too much goes back at once. */
 	return pool_grow(self->device, 3 * UNIT, &self->grown);
 }
 
-static int call_shrink(fixture *self)
+static int call_shrink(FIXTURE_DATA(fault) *self)
 {
 	return pool_shrink(self->device, self->grown, 3 * UNIT);
 }
 
 /* Without an address: of both ranges that are in the pool. */
-static int call_shrink_any(fixture *self)
+static int call_shrink_any(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_pool pool = {
 		.size = sizeof(pool), .bytes = POOL + 3 * UNIT, .nid = -1,
@@ -264,7 +264,7 @@ static int call_shrink_any(fixture *self)
 	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_POOL_SHRINK, &pool);
 }
 
-static int undo_shrink_any(fixture *self)
+static int undo_shrink_any(FIXTURE_DATA(fault) *self)
 {
 	int err = pool_grow(self->device, POOL, &self->pool);
 
@@ -275,7 +275,7 @@ static int undo_shrink_any(fixture *self)
 	return call_grow(self);
 }
 
-static int call_events(fixture *self)
+static int call_events(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_events events = { .size = sizeof(events) };
 	int err = mk_ioctl(self->device, MULTIKERNEL_IOCTL_EVENTS, &events);
@@ -284,7 +284,7 @@ static int call_events(fixture *self)
 	return err;
 }
 
-static int call_ledger_file(fixture *self)
+static int call_ledger_file(FIXTURE_DATA(fault) *self)
 {
 	int fd = open(DEBUGFS "multikernel/ledger", O_RDONLY), err = 0;
 
@@ -309,7 +309,9 @@ TEST_F_TIMEOUT(fault, host_calls, 300)
 		/* The page allocator says no more than that it has none. */
 		{ .name = "grow", .call = call_grow, .undo = call_shrink, .other_error = -ENOSPC },
 	};
-	static const struct verb shrink = { .name = "shrink", .call = call_shrink, .undo = call_grow };
+	static const struct verb shrink = {
+		.name = "shrink", .call = call_shrink, .undo = call_grow,
+	};
 	static const struct verb any = {
 		.name = "shrink any", .call = call_shrink_any, .undo = undo_shrink_any,
 	};
@@ -325,7 +327,7 @@ TEST_F_TIMEOUT(fault, host_calls, 300)
 	ASSERT_EQ(0, call_shrink(self));
 }
 
-static int call_shrink_middle(fixture *self)
+static int call_shrink_middle(FIXTURE_DATA(fault) *self)
 {
 	return pool_shrink(self->device, self->grown + UNIT, UNIT);
 }
@@ -336,7 +338,9 @@ static int call_shrink_middle(fixture *self)
  */
 TEST_F_TIMEOUT(fault, full_ledger, 300)
 {
-	static const struct verb middle = { .name = "shrink middle", .call = call_shrink_middle };
+	static const struct verb middle = {
+		.name = "shrink middle", .call = call_shrink_middle,
+	};
 	unsigned int refused = 0;
 	__u64 bases[PIECES];
 	int i;
@@ -355,7 +359,7 @@ TEST_F_TIMEOUT(fault, full_ledger, 300)
 	}
 }
 
-static int call_create(fixture *self)
+static int call_create(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_range ranges[] = { any_range(UNIT), fixed_range(self->pool, UNIT) };
 	struct multikernel_ioctl_create create = {
@@ -372,7 +376,7 @@ static int call_create(fixture *self)
 	return err;
 }
 
-static int undo_create(fixture *self)
+static int undo_create(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
 	int err = mk_ioctl(self->fd, MULTIKERNEL_IOCTL_DESTROY, &simple);
@@ -382,12 +386,14 @@ static int undo_create(fixture *self)
 
 TEST_F_TIMEOUT(fault, create_call, 300)
 {
-	static const struct verb verb = { .name = "create", .call = call_create, .undo = undo_create };
+	static const struct verb verb = {
+		.name = "create", .call = call_create, .undo = undo_create,
+	};
 
 	inject(_metadata, self, &verb);
 }
 
-static int call_destroy(fixture *self)
+static int call_destroy(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
 	int err = mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_DESTROY, &simple);
@@ -395,7 +401,7 @@ static int call_destroy(fixture *self)
 	return err;
 }
 
-static int undo_destroy(fixture *self)
+static int undo_destroy(FIXTURE_DATA(fault) *self)
 {
 	close(self->instance.fd);
 	self->instance.id = 0;
@@ -404,26 +410,28 @@ static int undo_destroy(fixture *self)
 
 TEST_F_TIMEOUT(fault, destroy_call, 300)
 {
-	static const struct verb verb = { .name = "destroy", .call = call_destroy, .undo = undo_destroy };
+	static const struct verb verb = {
+		.name = "destroy", .call = call_destroy, .undo = undo_destroy,
+	};
 
 	ASSERT_EQ(0, create_on(self, 2));
 	inject(_metadata, self, &verb);
 	ASSERT_EQ(0, destroy_it(self));
 }
 
-static int call_open_instance(fixture *self)
+static int call_open_instance(FIXTURE_DATA(fault) *self)
 {
 	return open_by_id(self->device, self->instance.id, &self->fd);
 }
 
-static int call_get_info(fixture *self)
+static int call_get_info(FIXTURE_DATA(fault) *self)
 {
 	struct info info;
 
 	return get_info(self->instance.fd, &info);
 }
 
-static int call_read_memory(fixture *self)
+static int call_read_memory(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_read_memory request = {
 		.size = sizeof(request),
@@ -435,35 +443,35 @@ static int call_read_memory(fixture *self)
 	return mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_READ_MEMORY, &request);
 }
 
-static int call_mmap(fixture *self)
+static int call_mmap(FIXTURE_DATA(fault) *self)
 {
 	self->mapping = mmap(NULL, self->instance.shared_size, PROT_READ | PROT_WRITE, MAP_SHARED,
 			     self->instance.fd, 0);
 	return self->mapping == MAP_FAILED ? -errno : 0;
 }
 
-static int undo_mmap(fixture *self)
+static int undo_mmap(FIXTURE_DATA(fault) *self)
 {
 	return munmap(self->mapping, self->instance.shared_size);
 }
 
-static int call_load(fixture *self)
+static int call_load(FIXTURE_DATA(fault) *self)
 {
 	return payload_load(&self->payload, MODE_OBEY, 0, 0);
 }
 
-static int undo_load(fixture *self)
+static int undo_load(FIXTURE_DATA(fault) *self)
 {
 	return load(self->instance.id, 0, NULL, 0);
 }
 
-static int call_start(fixture *self)
+static int call_start(FIXTURE_DATA(fault) *self)
 {
 	return payload_start(&self->payload);
 }
 
 /* Running again after a stop: what was loaded can be started only once. */
-static int run(fixture *self)
+static int run(FIXTURE_DATA(fault) *self)
 {
 	int err = call_load(self);
 
@@ -475,7 +483,7 @@ static int run(fixture *self)
 	return err;
 }
 
-static int undo_start(fixture *self)
+static int undo_start(FIXTURE_DATA(fault) *self)
 {
 	int err = stop_force(self->instance.fd);
 
@@ -483,24 +491,24 @@ static int undo_start(fixture *self)
 	return err ? err : call_load(self);
 }
 
-static int call_stop(fixture *self)
+static int call_stop(FIXTURE_DATA(fault) *self)
 {
 	return stop_force(self->instance.fd);
 }
 
-static int call_stop_in_order(fixture *self)
+static int call_stop_in_order(FIXTURE_DATA(fault) *self)
 {
 	return stop_in_order(self->instance.fd, PATIENCE);
 }
 
-static int call_ring(fixture *self)
+static int call_ring(FIXTURE_DATA(fault) *self)
 {
 	struct multikernel_ioctl_simple simple = { .size = sizeof(simple) };
 
 	return mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_RING, &simple);
 }
 
-static bool is_stopped(fixture *self)
+static bool is_stopped(FIXTURE_DATA(fault) *self)
 {
 	struct info info;
 
@@ -516,12 +524,17 @@ TEST_F_TIMEOUT(fault, instance_calls, 300)
 		{ .name = "mmap", .call = call_mmap, .undo = undo_mmap },
 		{ .name = "kexec_load", .call = call_load, .undo = undo_load },
 	};
-	static const struct verb start = { .name = "start", .call = call_start, .undo = undo_start };
+	static const struct verb start = {
+		.name = "start", .call = call_start, .undo = undo_start,
+	};
 	static const struct verb running[] = {
 		{ .name = "ring", .call = call_ring },
 		/* The reason of an end can be told only after it. */
 		{ .name = "stop", .call = call_stop, .undo = run, .done = is_stopped },
-		{ .name = "stop in order", .call = call_stop_in_order, .undo = run, .done = is_stopped },
+		{
+			.name = "stop in order", .call = call_stop_in_order,
+			.undo = run, .done = is_stopped,
+		},
 	};
 	int i;
 
