@@ -141,9 +141,9 @@ kills() {
 
 mkctl pool grow 64M >/dev/null
 whole=$(pool_size)
-ledger >"$work/before"
 for verb in $verbs; do
 	took=0
+	ledger >"$work/before"
 	measure "$verb" >"$work/measure" 2>&1
 	check "$verb works undisturbed" [ $? = 0 ]
 	check "$verb: killed $times times within $took ms" kills "$verb"
