@@ -8,6 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use multikernel::device::{Host, Owner};
@@ -141,6 +144,41 @@ fn shrink_slabs() {
     }
 }
 
+/// Has the kernel's address ranges that are no longer used taken back at once.
+///
+/// After vfree(), which is how stacks of processes that ended go, a range is kept until there are
+/// thousands of them, each with its object. A socket filter is code, so that its page becomes
+/// read-only, for which all of them are taken back first: see vm_unmap_aliases().
+fn purge_ranges() -> Result<()> {
+    let asked = "cannot have address ranges taken back";
+    let socket = UnixDatagram::unbound().map_err(|error| Error::new(asked, error))?;
+    let mut accept = libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: u32::MAX,
+    };
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: &mut accept,
+    };
+    // SAFETY: The option takes a `sock_fprog`, which names one instruction; both are read during
+    // the call only.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(Error::new(asked, io::Error::last_os_error())),
+    }
+}
+
 impl Used {
     /// Looks, after the kernel has been asked to give up what it keeps in store.
     ///
@@ -148,6 +186,7 @@ impl Used {
     pub fn look(host: &Host, thorough: bool) -> Result<Self> {
         write("/proc/sys/vm/drop_caches", "3")?;
         if thorough {
+            purge_ranges()?;
             shrink_slabs();
         }
         // The counters of each CPU are added up now, not within a second.
@@ -197,6 +236,20 @@ pub fn trend(points: &[(f64, f64)]) -> Option<f64> {
     median(&mut slopes)
 }
 
+/// How far [`trend`] may be off by chance: its standard deviation, from how the points lie around
+/// it. The median of the distances stands for theirs, so that outliers do not move it.
+pub fn trend_error(points: &[(f64, f64)], slope: f64) -> Option<f64> {
+    let mut rests: Vec<_> = points.iter().map(|(x, y)| y - slope * x).collect();
+    let middle = median(&mut rests)?;
+    let mut distances: Vec<_> = rests.iter().map(|rest| (rest - middle).abs()).collect();
+    // Of a normal distribution the median distance is 0.6745 standard deviations.
+    let deviation = median(&mut distances)? / 0.6745;
+    let span = points.last()?.0 - points.first()?.0;
+    // As of a line fitted to points at equal distances.
+    let count = points.len() as f64;
+    (span > 0.0).then(|| deviation * (12.0 / count).sqrt() / span)
+}
+
 /// The median; sorts.
 pub fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
@@ -237,6 +290,11 @@ mod tests {
         };
         assert!(trend(&points(0.0)).unwrap().abs() < 0.5);
         assert!((trend(&points(-4.0)).unwrap() + 4.0).abs() < 0.5);
+        for slope in [0.0, -4.0] {
+            let error = trend_error(&points(slope), slope).unwrap();
+            assert!((0.05..0.3).contains(&error), "{error}");
+        }
+        assert_eq!(trend_error(&[], 0.0), None);
         let mut wild = points(0.0);
         wild[3].1 = -1e6;
         assert!(trend(&wild).unwrap().abs() < 0.5);

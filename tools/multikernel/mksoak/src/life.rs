@@ -53,6 +53,20 @@ pub struct End {
     pub at_ns: u64,
 }
 
+/// Calls again what a signal interrupted.
+///
+/// Nobody sends any. But while another thread starts a process it blocks all signals, and a
+/// SIGCHLD that comes then is not ignored as it is by default: it goes to any thread that does not
+/// block it, and ends that one's wait before it is found to be for nothing.
+fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.errno() == Some(libc::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// An instance.
 pub struct Life<'a> {
     host: &'a Host,
@@ -286,12 +300,12 @@ impl<'a> Life<'a> {
 
     /// Stops it by force.
     pub fn kill(&self) -> Result<()> {
-        self.instance.kill().map(drop)
+        again(|| self.instance.kill()).map(drop)
     }
 
     /// Asks it to power off.
     pub fn stop(&self, timeout: Duration) -> Result<()> {
-        self.instance.stop(timeout).map(drop)
+        again(|| self.instance.stop(timeout)).map(drop)
     }
 
     /// Its state.
@@ -304,7 +318,7 @@ impl<'a> Life<'a> {
         if self.state()?.0.is_live() {
             self.kill()?;
         }
-        self.instance.destroy()?;
+        again(|| self.instance.destroy())?;
         self.host.shrink(self.shape.memory, None)
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use multikernel::device::{Host, State};
 use multikernel::{Error, Result};
 
-use crate::balance::{trend, Exact, Used};
+use crate::balance::{trend, trend_error, Exact, Used};
 use crate::clock::{milliseconds, Clock};
 use crate::hostwork::HostWork;
 use crate::life::{End, Files, Life};
@@ -32,11 +32,13 @@ const WRECK: Duration = Duration::from_secs(2);
 /// leak of an instance's memory is more, a slow one is for the trend.
 const SLACK_KIB: i64 = 8 << 10;
 /// What may be lost by trend over a whole run, in KiB or objects: noise that looks like a trend.
-const TREND_SLACK_KIB: f64 = 256.0;
+const TREND_SLACK_KIB: f64 = 128.0;
 const TREND_SLACK_OBJECTS: f64 = 48.0;
 /// What may be lost by trend for each round. A page or an object for each is more.
 const TREND_LIMIT_KIB: f64 = 1.0;
 const TREND_LIMIT_OBJECTS: f64 = 0.5;
+/// How many of its standard deviations a trend has to be off to be no chance.
+const SURE: f64 = 4.0;
 /// Looks before the host is in its stride, and those without which there is no trend.
 const WARM_UP: usize = 2;
 const LOOKS: usize = 6;
@@ -165,12 +167,12 @@ impl<'a> Run<'a> {
         if let Some((_, life)) = self.victim.take() {
             life.destroy()?;
         }
+        let _quiet = self.work.quiet();
         let found = self.base.differences(&Exact::look(self.host)?);
         let leaks = found
             .iter()
             .map(|what| format!("before round {round}: {what}"));
         self.report.leaks.extend(leaks);
-        let _quiet = self.work.quiet();
         let used = Used::look(self.host, true)?;
         self.report
             .looks
@@ -400,22 +402,28 @@ impl<'a> Run<'a> {
             return;
         }
         let rounds = last.round - first.round;
-        let mut judge = |what: &str, loss: Option<f64>, limit: f64, slack: f64| {
-            if let Some(loss) = loss.filter(|loss| *loss > limit && loss * rounds > slack) {
-                let text = format!("{what}: {loss:.2} for each of {rounds} rounds");
-                self.report.leaks.push(text);
+        let mut leaks = Vec::new();
+        // A loss counts from `more`: -1.0 where more is free, 1.0 where more is in use.
+        let mut judge = |what: &str, points: &[(f64, f64)], more: f64, limit: f64, slack: f64| {
+            let slope = trend(points).unwrap_or(0.0);
+            let error = trend_error(points, slope).unwrap_or(0.0);
+            let loss = slope * more;
+            if loss > limit.max(SURE * error) && loss * rounds > slack {
+                leaks.push(format!("{what}: {loss:.2} for each of {rounds} rounds"));
             }
         };
-        let lost = self.report.free_kib_per_round.map(|slope| -slope);
-        judge("KiB of free memory", lost, TREND_LIMIT_KIB, TREND_SLACK_KIB);
-        let slab = self.report.slab_kib_per_round;
-        judge("KiB of slab", slab, TREND_LIMIT_KIB, TREND_SLACK_KIB);
+        let kib = (TREND_LIMIT_KIB, TREND_SLACK_KIB);
+        let free = points(&|used| used.free_kib);
+        judge("KiB of free memory", &free, -1.0, kib.0, kib.1);
+        let slab = points(&|used| used.slab_kib);
+        judge("KiB of slab", &slab, 1.0, kib.0, kib.1);
         for name in last.used.objects.keys() {
-            let objects = |used: &Used| used.objects.get(name).copied().unwrap_or(0);
-            let slope = trend(&points(&objects));
+            let objects = points(&|used| used.objects.get(name).copied().unwrap_or(0));
             let what = format!("objects of slab cache {name}");
-            judge(&what, slope, TREND_LIMIT_OBJECTS, TREND_SLACK_OBJECTS);
+            let (limit, slack) = (TREND_LIMIT_OBJECTS, TREND_SLACK_OBJECTS);
+            judge(&what, &objects, 1.0, limit, slack);
         }
+        self.report.leaks.extend(leaks);
     }
 }
 
