@@ -50,7 +50,7 @@ struct Change {
 #[pin_data]
 pub(crate) struct Events {
     #[pin]
-    log: Mutex<Log<Change>>,
+    log: Mutex<Log<Change, KEPT>>,
     #[pin]
     arrived: PollCondVar,
 }
@@ -60,7 +60,7 @@ impl Events {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             log <- {
-                let log = Log::new(KEPT)?;
+                let log = Log::new()?;
                 new_mutex!(log, "multikernel::events")
             },
             arrived <- new_poll_condvar!("multikernel::events_arrived"),
@@ -154,11 +154,13 @@ impl Reader {
         let subsystem = Subsystem::get()?;
         let events = subsystem.events();
         let mut batch: KVec<uapi::multikernel_event> = KVec::with_capacity(room, GFP_KERNEL)?;
+        let (mut before, mut after) = (0, 0);
         while batch.is_empty() {
             // Before the log is looked at: what is noted last comes before the end.
             let over = self.is_over(subsystem);
             let mut log = events.log.lock();
             let mut cursor = self.cursor();
+            before = cursor.expected;
             while batch.len() < room {
                 let Some(item) = log.next(&mut cursor) else {
                     break;
@@ -166,7 +168,8 @@ impl Reader {
                 // There is room.
                 let _ = batch.push_within_capacity(item.into());
             }
-            self.expected.store(cursor.expected, Relaxed);
+            after = cursor.expected;
+            self.expected.store(after, Relaxed);
             if !batch.is_empty() {
                 break;
             }
@@ -180,7 +183,10 @@ impl Reader {
                 return Err(ERESTARTSYS);
             }
         }
-        user::write_array(address as u64, batch.len() as u32, &batch)?;
+        user::write_array(address as u64, batch.len() as u32, &batch).inspect_err(|_| {
+            // Read by nobody, unless another one reads the same file meanwhile, and goes on.
+            let _ = self.expected.cmpxchg(after, before, Relaxed);
+        })?;
         Ok(batch.len() * size_of::<uapi::multikernel_event>())
     }
 

@@ -21,11 +21,10 @@ struct Entry<T> {
     value: T,
 }
 
-/// The log.
-pub(crate) struct Log<T> {
-    /// As a ring: the entry of sequence number `n` is at `n % capacity`.
+/// The log, which keeps the latest `CAPACITY` entries, a power of two.
+pub(crate) struct Log<T, const CAPACITY: usize> {
+    /// As a ring: the entry of sequence number `n` is at `(n - 1) % CAPACITY`.
     ring: KVec<Entry<T>>,
-    capacity: usize,
     /// The sequence number of the latest entry, 0 if there is none.
     latest: u64,
 }
@@ -59,19 +58,23 @@ pub(crate) struct Item<T> {
     pub(crate) value: T,
 }
 
-impl<T: Copy> Log<T> {
-    /// Makes a log that keeps the latest `capacity` entries, at least one.
+impl<T: Copy, const CAPACITY: usize> Log<T, CAPACITY> {
+    /// Makes an empty log.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(capacity: usize) -> Result<Self> {
-        let capacity = capacity.max(1);
+    pub(crate) fn new() -> Result<Self> {
+        const { assert!(CAPACITY.is_power_of_two()) };
         Ok(Self {
-            ring: KVec::with_capacity(capacity, GFP_KERNEL)?,
-            capacity,
+            ring: KVec::with_capacity(CAPACITY, GFP_KERNEL)?,
             latest: 0,
         })
+    }
+
+    /// Where the next entry goes: the place of the oldest one, once there are so many.
+    fn place(&self) -> usize {
+        self.latest as usize & (CAPACITY - 1)
     }
 
     /// Adds an entry, the subject's `number`th.
@@ -82,10 +85,10 @@ impl<T: Copy> Log<T> {
             number,
             value,
         };
-        let place = (self.latest % self.capacity as u64) as usize;
+        let place = self.place();
         match self.ring.get_mut(place) {
             Some(oldest) => *oldest = entry,
-            // Until it has been filled once, its length is that place.
+            // Until it has been filled once, that place is its length.
             None => {
                 if self.ring.push_within_capacity(entry).is_err() {
                     return;
@@ -105,10 +108,9 @@ impl<T: Copy> Log<T> {
 
     /// The next entry for a reader, whose cursor stays where it is.
     fn find(&self, cursor: &Cursor) -> Option<(&Entry<T>, u64)> {
-        let oldest = (self.latest % self.capacity as u64) as usize;
         let (newer, older) = self
             .ring
-            .split_at_checked(oldest)
+            .split_at_checked(self.place())
             .unwrap_or((&[], &self.ring));
         Iterator::chain(older.iter(), newer.iter())
             .filter_map(|entry| match cursor.subject {
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn everybody_reads_everything() -> Result {
-        let mut log = Log::new(4)?;
+        let mut log = Log::<_, 4>::new()?;
         let mut early = log.follow_all();
         assert_eq!(log.next(&mut early), None);
         log.add(7, 1, 'a');
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn one_subject_only() -> Result {
-        let mut log = Log::new(8)?;
+        let mut log = Log::<_, 8>::new()?;
         log.add(7, 1, 'a');
         let mut cursor = Cursor::of_subject(7, 1);
         log.add(8, 1, 'x');
@@ -184,18 +186,20 @@ mod tests {
 
     #[test]
     fn what_was_overwritten_is_counted() -> Result {
-        let mut log = Log::new(3)?;
+        let mut log = Log::<_, 4>::new()?;
         let mut all = log.follow_all();
         let mut one = Cursor::of_subject(1, 0);
-        for (number, value) in ['a', 'b', 'c', 'd', 'e'].into_iter().enumerate() {
+        for (number, value) in ['a', 'b', 'c', 'd', 'e', 'f', 'g'].into_iter().enumerate() {
             log.add(number as u64 % 2, number as u64 / 2 + 1, value);
         }
-        // Kept: c (0), d (1), e (0).
-        assert_eq!(log.next(&mut all), item(3, 2, 'c'));
-        assert_eq!(log.next(&mut all), item(4, 0, 'd'));
-        assert_eq!(log.next(&mut one), item(4, 1, 'd'));
-        assert_eq!(log.next(&mut one), None);
+        // Kept: d (1), e (0), f (1), g (0).
+        assert_eq!(log.next(&mut all), item(4, 3, 'd'));
         assert_eq!(log.next(&mut all), item(5, 0, 'e'));
+        assert_eq!(log.next(&mut one), item(4, 1, 'd'));
+        assert_eq!(log.next(&mut one), item(6, 0, 'f'));
+        assert_eq!(log.next(&mut one), None);
+        assert_eq!(log.next(&mut all), item(6, 0, 'f'));
+        assert_eq!(log.next(&mut all), item(7, 0, 'g'));
         assert_eq!(log.next(&mut all), None);
         Ok(())
     }

@@ -178,6 +178,9 @@ TEST_F_TIMEOUT(events, several_at_once, 60)
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_SPIN, 0, 0));
 	EXPECT_EQ(-1, read(self->all, NULL, size));
 	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(size, read(self->all, events, sizeof(events)));
+	EXPECT_EQ(MULTIKERNEL_STATE_LOADED, events[0].state);
+	EXPECT_EQ(0, events[0].lost);
 }
 
 static void nothing(int signal)
