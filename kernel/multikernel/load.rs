@@ -36,6 +36,8 @@ unsafe extern "C" fn multikernel_kexec_load(
     let id = (flags as u32 & uapi::KEXEC_MULTIKERNEL_ID_MASK) >> uapi::KEXEC_MULTIKERNEL_ID_SHIFT;
     match load(id, entry as u64, nr_segments as u64, segments.addr() as u64) {
         Ok(()) => 0,
+        // Found by its id, and destroyed before it was taken: there is none of this id.
+        Err(ESTALE) => ENOENT.to_errno() as c_long,
         Err(error) => error.to_errno() as c_long,
     }
 }

@@ -209,9 +209,14 @@ pub(crate) fn stop_in_order(
     }
     ask_to_end(instance)?;
 
+    let epoch = instance.epoch;
     let mut left = msecs_to_jiffies(timeout_ms);
     loop {
         let instance = registry.find(handle)?;
+        if instance.epoch != epoch {
+            // The life that was to end is over, and somebody has begun the next one.
+            return Ok(Reason::None);
+        }
         match instance.state {
             State::Running | State::Stopping => {}
             State::Failed => return Err(ETIMEDOUT),
@@ -231,6 +236,7 @@ pub(crate) fn stop_in_order(
         // It may have ended at the last moment.
         let instance = registry.find(handle)?;
         return match instance.state {
+            _ if instance.epoch != epoch => Ok(Reason::None),
             State::Stopped | State::Crashed => Ok(instance.reason),
             _ => Err(error),
         };

@@ -77,6 +77,7 @@
  *  - EMFILE, ENFILE: no further file descriptor can be opened.
  *  - ENOEXEC: start without an image loaded.
  *  - EALREADY: stop of an instance that is not running.
+ *  - EAGAIN: read(2) with O_NONBLOCK, and there is no event.
  *  - EINTR: a signal arrived during a wait. What the call documents holds.
  *  - ETIMEDOUT: the deadline passed, or a CPU did not confirm. What the call
  *    documents holds.
@@ -312,8 +313,9 @@ struct multikernel_ioctl_list {
  * @reserved:	Input; 0
  *
  * The CPUs are taken offline, and parked; the memory is taken from the pool
- * which it entered zeroed. On success the instance is in %MULTIKERNEL_STATE_READY. On error
- * everything is where it was.
+ * which it entered zeroed. On success the instance is in
+ * %MULTIKERNEL_STATE_READY. On error everything is where it was. What the host's
+ * CPU hotplug objects is passed on as it is.
  */
 struct multikernel_ioctl_create {
 	__u32	size;
@@ -450,7 +452,8 @@ struct multikernel_ioctl_start {
  * @flags:	Input; %MULTIKERNEL_STOP_FORCE or 0
  * @timeout_ms:	Input; without force: how long to wait for the spawn to end by
  *		itself, 1..3600000; with force 0
- * @reason:	Output; MULTIKERNEL_REASON_*
+ * @reason:	Output; MULTIKERNEL_REASON_*; without force NONE if it has ended and
+ *		somebody else has started it again meanwhile
  *
  * With force, every CPU of the instance is sent INIT and brought to the park
  * code; the call returns when each has confirmed. ETIMEDOUT: at least one has
@@ -458,7 +461,8 @@ struct multikernel_ioctl_start {
  *
  * Without force, the spawn is asked to power off. ETIMEDOUT and EINTR: it has
  * been asked, and goes on running. EOPNOTSUPP: the spawn kernel has no guest
- * support, only force stops it.
+ * support, only force stops it. EFAULT after the stop is possible: @reason is
+ * written last.
  */
 struct multikernel_ioctl_stop {
 	__u32	size;
