@@ -237,7 +237,7 @@ impl Subsystem {
     pub(crate) fn schedule_reap() {
         if let Some(this) = SUBSYSTEM.as_ref() {
             // An error means that it is queued already, which is as good.
-            let _ = workqueue::system_unbound().enqueue::<_, 0>(this.clone());
+            let _ = workqueue::system_long().enqueue::<_, 0>(this.clone());
         }
     }
 
@@ -245,7 +245,7 @@ impl Subsystem {
     pub(crate) fn schedule_watch(delay: Jiffies) {
         if let Some(this) = SUBSYSTEM.as_ref() {
             // An error means that it is queued already, for a time not much later.
-            let _ = workqueue::system_unbound().enqueue_delayed::<_, 1>(this.clone(), delay);
+            let _ = workqueue::system_long().enqueue_delayed::<_, 1>(this.clone(), delay);
         }
     }
 
