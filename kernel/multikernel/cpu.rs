@@ -320,8 +320,8 @@ pub(crate) fn halt_for_good(number: u32) {
     }
 }
 
-/// [`halt_for_good`] for all CPUs that are lent; how many they are. Takes no lock, and may be called
-/// in any context: for a kernel that has failed.
+/// [`halt_for_good`] for all CPUs that are lent; how many they are. Takes no lock, and may be
+/// called in any context: for a kernel that has failed.
 pub(crate) fn halt_all_for_good() -> usize {
     let mut count = 0;
     for (number, lent) in (0..kernel::cpu::nr_cpu_ids()).zip(&LENT) {

@@ -3,8 +3,8 @@
 //! Who has which CPU.
 //!
 //! A [`CpuLedger`] holds every CPU that is not the host's. The CPU itself is a value of the type
-//! `Cpu`, in cpu.rs; here it is written down who is to have that. Nothing here sleeps but for memory
-//! allocation, touches hardware or takes a lock: the registry's mutex guards it.
+//! `Cpu`, in cpu.rs; here it is written down who is to have that. Nothing here sleeps but for
+//! memory allocation, touches hardware or takes a lock: the registry's mutex guards it.
 //!
 //! The file is pure: it is compiled into the kernel and into the test workspace.
 

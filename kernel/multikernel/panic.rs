@@ -3,8 +3,8 @@
 //! The host's panic, and what becomes of the instances.
 //!
 //! By default nothing: a spawn is a kernel of its own, at work, and needs nothing of the host to go
-//! on. Nothing in a panic reaches it either, as all interrupts that stop the host's CPUs are sent to
-//! its online CPUs one by one. What then resets the machine, `panic=N` or a crash kernel that is
+//! on. Nothing in a panic reaches it either, as all interrupts that stop the host's CPUs are sent
+//! to its online CPUs one by one. What then resets the machine, `panic=N` or a crash kernel that is
 //! done, ends the spawns with it.
 //!
 //! With `multikernel.stop_on_panic=1` every lent CPU gets INIT instead, before a crash kernel is
@@ -12,8 +12,8 @@
 //! the host, an arena of memory or a device, must not be changed any more when the host is dead.
 //! The CPUs then wait for a SIPI and touch no memory.
 //!
-//! Everything here runs in a kernel that has failed: no lock is taken, nothing is allocated. It goes
-//! by [`cpu::halt_all_for_good`], which needs neither.
+//! Everything here runs in a kernel that has failed: no lock is taken, nothing is allocated. It
+//! goes by [`cpu::halt_all_for_good`], which needs neither.
 
 use core::ptr;
 

@@ -76,8 +76,8 @@ impl Pulse {
     }
 
     /// Does a round, if it is due. `beat` reads the record of the spawn's CPU of that number, and
-    /// `ring` is called for each that is to be rung; it returns whether there is such a CPU. Whether
-    /// one of them is hung.
+    /// `ring` is called for each that is to be rung; it returns whether there is such a CPU. The
+    /// result is whether one of them is hung.
     pub(crate) fn round(
         &mut self,
         now_ns: u64,

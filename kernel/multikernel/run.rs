@@ -120,8 +120,8 @@ fn begin_life(instance: &mut Instance) -> Result<(kernel::sync::Arc<SharedPages>
     Ok((instance.shared.clone(), header))
 }
 
-/// Writes the header, strikes out what the CPUs said in an earlier life, and empties the input ring:
-/// what was typed for that is not for this one. The output ring is kept.
+/// Writes the header, strikes out what the CPUs said in an earlier life, and empties the input
+/// ring: what was typed for that is not for this one. The output ring is kept.
 fn write_header(shared: &SharedPages, header: SharedHeader) {
     shared.write_words(0, header.as_bytes());
     for offset in (abi::CPU_REGISTERS_OFFSET..abi::CONSOLE_OUT_OFFSET).step_by(8) {

@@ -3,9 +3,9 @@
 //! How a spawn ends: it tells the host, and idles until the host takes its CPUs back.
 //!
 //! Restart, halt, power-off and panic of a kernel that has a machine to itself reset the machine.
-//! A spawn's leave behind what a post-mortem needs (the panic's message, the registers of all CPUs),
-//! write one word to the shared area and ring the host. The first last word stands: a panic stays a
-//! panic when the panicking CPU then asks for a restart.
+//! A spawn's leave behind what a post-mortem needs (the panic's message, the registers of all
+//! CPUs), write one word to the shared area and ring the host. The first last word stands: a panic
+//! stays a panic when the panicking CPU then asks for a restart.
 //!
 //! Owns `guest_state` and everything else in the shared area that is about the end; no lock.
 
@@ -163,8 +163,8 @@ pub(super) fn end(end: End) -> ! {
         End::EmergencyRestart => x86::stop_other_cpus(),
     }
     let cpu = x86::this_cpu();
-    // Here, and not where the panic was noticed: the stack above this is that of `panic()` and stays
-    // what it is for whoever reads the dump.
+    // Here, and not where the panic was noticed: the stack above this is that of `panic()` and
+    // stays what it is for whoever reads the dump.
     keep_registers(cpu, &x86::own_registers());
     if let Some(area) = shared::area() {
         area.set_end_cpu(x86::apic_id(cpu));

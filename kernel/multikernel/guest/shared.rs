@@ -254,8 +254,8 @@ impl Area {
             return None;
         }
         let offset = CPU_BEATS_OFFSET as usize + cpu as usize * size_of::<CpuBeat>() + field;
-        // SAFETY: By the checks above, the word is aligned and inside the area. This kernel accesses
-        // it atomically only, in this size.
+        // SAFETY: By the checks above, the word is aligned and inside the area. This kernel
+        // accesses it atomically only, in this size.
         Some(unsafe { Atomic::from_ptr(self.0.add(offset).cast()) })
     }
 

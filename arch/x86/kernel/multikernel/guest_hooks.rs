@@ -165,8 +165,8 @@ static SHOT: Atomic<bool> = Atomic::new(false);
 
 /// `smp_ops::stop_other_cpus`.
 ///
-/// In a panic the other CPUs are stopped by NMI, as before a crash kernel is booted: it reaches them
-/// also with interrupts off, and brings their registers.
+/// In a panic the other CPUs are stopped by NMI, as before a crash kernel is booted: it reaches
+/// them also with interrupts off, and brings their registers.
 extern "C" fn stop_other_cpus_keeping_registers(wait: c_int) {
     // SAFETY: Reads one word.
     if unsafe { bindings::panic_in_progress() } {
@@ -222,7 +222,8 @@ fn registers(saved: &[u64; SAVED]) -> CpuRegisters {
     }
 }
 
-/// Registers of this CPU as they are in the caller, whose frame is to stay: those that a call keeps.
+/// Registers of this CPU as they are in the caller, whose frame is to stay: those that a call
+/// keeps.
 #[inline(always)]
 pub(super) fn own_registers() -> CpuRegisters {
     let (sp, bp, bx, ip, flags): (u64, u64, u64, u64, u64);
@@ -354,7 +355,8 @@ pub(super) fn online_cpus() -> u32 {
     unsafe { bindings::multikernel_guest_online_cpus() }
 }
 
-/// Has `cpu_changed()` called when a CPU goes on or off line, and at once for those that are online.
+/// Has `cpu_changed()` called when a CPU goes on or off line, and at once for those that are
+/// online.
 ///
 /// # Errors
 ///

@@ -4,8 +4,8 @@
 //!
 //! On the host it plays rounds ([`run`]): a spawn at work ends in one of many ways ([`plan`]), the
 //! host has to see it as what it is, and the spawn is started again. Meanwhile the host itself and
-//! a second spawn work on data that notice any change ([`work`], [`hostwork`], [`sibling`]). After each round
-//! everything that the host has is counted ([`balance`]).
+//! a second spawn work on data that notice any change ([`work`], [`hostwork`], [`sibling`]). After
+//! each round everything that the host has is counted ([`balance`]).
 //!
 //! In a spawn the same program is the first process ([`spawn`]): one file is all there is to its
 //! user space. Documentation/multikernel/testing.rst says more.

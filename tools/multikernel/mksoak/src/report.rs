@@ -173,8 +173,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "work done: host {steps} steps, {files} files, {processes} processes; sibling {} steps; \
-             the host was late by {:.0} ms at worst",
+            "work done: host {steps} steps, {files} files, {processes} processes; \
+             sibling {} steps; the host was late by {:.0} ms at worst",
             self.sibling_work, self.worst_host_delay_ms
         )?;
         if let (Some(free), Some(slab)) = (self.free_kib_per_round, self.slab_kib_per_round) {

@@ -136,7 +136,7 @@ kills() {
 	killed=0
 	for time in $(seq "$times"); do
 		read -r fraction <&4
-		at=$(awk -v took="$took" -v fraction="$fraction" 'BEGIN { print int(took * fraction) }')
+		at=$(awk -v took="$took" -v part="$fraction" 'BEGIN { print int(took * part) }')
 		kill_at "$1" "$at" "$time" || return 1
 	done
 	echo "$killed of $times were killed before their end"

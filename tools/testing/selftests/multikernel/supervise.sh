@@ -174,7 +174,7 @@ check "on-failure: the message is shown" grep -q \
 	'crashed (panic), start 1: sysrq triggered crash' "$work/said"
 in_spawn kept 'reboot -f'
 check "on-failure: restarted after a reboot" started kept 3
-in_spawn kept 'mount -t debugfs debugfs /sys/kernel/debug;
+in_spawn kept 'mount -t debugfs none /sys/kernel/debug;
 	echo spin >/sys/kernel/debug/multikernel/crash'
 check "on-failure: restarted after a hang" started kept 4
 check "on-failure: it is said that it hung" grep -q 'crashed (hung), start 3$' "$work/said"

@@ -41,14 +41,16 @@ run_workload() {
 	instance=$1
 	lent=$2
 	shift 2
-	mkctl run --kernel /boot/vmlinux --initrd "$work/workload.cpio.gz" --append spawn.run=/workload \
-		--cpus "$lent" --memory 96M --name "$instance" "$@" &&
+	mkctl run --kernel /boot/vmlinux --initrd "$work/workload.cpio.gz" \
+		--append spawn.run=/workload --cpus "$lent" --memory 96M \
+		--name "$instance" "$@" &&
 		mkctl logs "$instance" --until 'count: 1 ' --timeout 180 >/dev/null
 }
 
 # counted NAME: the number of the last whole line.
 counted() {
-	mkctl logs "$1" | tr -d '\r' | sed -n 's/^.*count: \([0-9]*\) [0-9a-f]\{32\}$/\1/p' | tail -n 1
+	mkctl logs "$1" | tr -d '\r' |
+		sed -n 's/^.*count: \([0-9]*\) [0-9a-f]\{32\}$/\1/p' | tail -n 1
 }
 
 # reached NAME NUMBER: the last number is at least that; false if there is none.
