@@ -237,8 +237,8 @@ pub(crate) fn stop_in_order(
         let instance = registry.find(handle)?;
         return match instance.state {
             _ if instance.epoch != epoch => Ok(Reason::None),
-            State::Stopped | State::Crashed => Ok(instance.reason),
-            _ => Err(error),
+            State::Running | State::Stopping | State::Failed => Err(error),
+            _ => Ok(instance.reason),
         };
     }
 }
@@ -338,7 +338,7 @@ fn ended(subsystem: &Subsystem, seen: u64) -> Option<(Handle, Reason)> {
 }
 
 /// Why a running spawn says it has ended; `None` if it has not, or says nothing.
-fn last_words(instance: &Instance) -> Option<Reason> {
+pub(crate) fn last_words(instance: &Instance) -> Option<Reason> {
     if instance.state != State::Running {
         return None;
     }

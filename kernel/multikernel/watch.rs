@@ -28,6 +28,10 @@ use crate::{
 /// is started with a short bound waits no longer for its first round.
 const LONGEST_MS: u64 = 1000;
 
+/// Milliseconds after which it looks again at the earliest: a round that is due is not done while
+/// somebody has the instance in hand.
+const SHORTEST_MS: u64 = 10;
+
 /// A spawn has been started, whose CPUs may stay silent for so long.
 pub(crate) fn begin(limit_ms: Option<u32>) {
     if let Some(limit_ms) = limit_ms {
@@ -45,7 +49,9 @@ pub(crate) fn look(subsystem: &Subsystem) {
             "instance {} is hung: a CPU takes no interrupts\n",
             handle.id.get()
         );
-        let same = |instance: &Instance| instance.epoch == epoch;
+        // It may have found its last words meanwhile; those count.
+        let same =
+            |instance: &Instance| instance.epoch == epoch && run::last_words(instance).is_none();
         match run::stop_if(subsystem, handle, Purpose::Stop, Reason::Hung, same) {
             // The others: somebody else is at it.
             Ok(_) | Err(EBUSY | EALREADY | ESTALE) => {}
@@ -65,8 +71,9 @@ pub(crate) fn look(subsystem: &Subsystem) {
 
 /// Does the rounds that are due; the first instance with a serial number above `seen` that is hung.
 fn next_hung(subsystem: &Subsystem, seen: u64) -> Option<(Handle, u32)> {
-    let now = event::now();
     let mut registry = subsystem.lock();
+    // Now, and not before somebody else had the lock: the rounds must not come closer together.
+    let now = event::now();
     registry
         .instances
         .iter_mut()
@@ -80,14 +87,14 @@ fn is_watched(instance: &Instance) -> bool {
 
 /// Milliseconds until the next round of any instance; `None` if none is watched.
 fn next_round_ms(subsystem: &Subsystem) -> Option<u64> {
-    let now = event::now();
     let registry = subsystem.lock();
+    let now = event::now();
     registry
         .instances
         .iter()
         .filter(|instance| is_watched(instance))
         .filter_map(|instance| instance.pulse.due_ns())
-        .map(|due| (due.saturating_sub(now) / 1_000_000).clamp(1, LONGEST_MS))
+        .map(|due| (due.saturating_sub(now) / 1_000_000).clamp(SHORTEST_MS, LONGEST_MS))
         .min()
 }
 
@@ -102,21 +109,22 @@ fn is_hung(instance: &mut Instance, now: u64) -> bool {
         .shared
         .read_u64(offset_of!(SharedHeader, guest_features) as u64);
     let alive = word(offset_of!(SharedHeader, guest_state)) == abi::GUEST_RUNNING;
-    let vector = run::guest_vector(instance);
-    let (true, true, Some(vector)) = (alive, features & abi::GUEST_FEATURE_BEATS != 0, vector)
-    else {
-        return false;
+    // A spawn that cannot be asked, or not yet, owes nothing: its CPUs are not rung.
+    let vector = if alive && features & abi::GUEST_FEATURE_BEATS != 0 {
+        run::guest_vector(instance)
+    } else {
+        None
     };
     let mut pulse = core::mem::take(&mut instance.pulse);
     let hung = pulse.round(
         now,
         |number| read_beat(&instance.shared, number),
-        |id| match run::own_cpu(instance, id) {
-            Some(id) => {
+        |id| match (vector, run::own_cpu(instance, id)) {
+            (Some(vector), Some(id)) => {
                 apic::send_interrupt(id, vector);
                 true
             }
-            None => false,
+            _ => false,
         },
     );
     instance.pulse = pulse;
