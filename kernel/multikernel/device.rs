@@ -16,6 +16,7 @@ use kernel::{
     prelude::*,
     str::CStr,
     sync::Arc,
+    uaccess::UserSlice,
     uapi, //
 };
 
@@ -488,15 +489,21 @@ fn read_memory(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result
     to_result(unsafe {
         bindings::multikernel_locked_down(bindings::lockdown_reason_LOCKDOWN_KCORE)
     })?;
+    // By way of memory of the host: the caller's may take any time to be written to, and nobody
+    // could stop the spawn meanwhile.
+    let mut bytes = KVVec::from_elem(0u8, value.bytes as usize, GFP_KERNEL)?;
     let holdings = subsystem.take_holdings(handle, Purpose::Work, |_| Ok(()))?;
-    let copied = match holdings.region(value.base, value.bytes) {
-        Some(region) => region.copy_to_user(value.base, value.buffer, value.bytes),
+    let read = match holdings.region(value.base, value.bytes) {
+        Some(region) => region.read(value.base, &mut bytes),
         None => Err(EADDRNOTAVAIL),
     };
     subsystem.put_back(handle, holdings, |_| ());
     // A spawn that ended meanwhile was not to be had.
     Subsystem::schedule_reap();
-    copied
+    read?;
+    UserSlice::new(UserPtr::from_addr(value.buffer as usize), bytes.len())
+        .writer()
+        .write_slice(&bytes)
 }
 
 fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {

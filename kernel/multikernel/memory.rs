@@ -206,26 +206,16 @@ impl Region {
         Ok(())
     }
 
-    /// Copies `size` bytes from the physical address `base` to the user address `to`. A spawn that
-    /// runs may change them meanwhile.
+    /// Copies bytes from the physical address `base`. A spawn that runs may change them meanwhile.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if they are not all inside, `EFAULT` if the target is not writable.
-    pub(crate) fn copy_to_user(&self, base: u64, to: u64, size: u64) -> Result {
-        let from = self.at(base, size)?;
-        // SAFETY: Inside the region by the check above, so that there is a direct map of it, and no
-        // reference is made to what a spawn may be changing.
-        let left = unsafe {
-            bindings::copy_to_user(
-                core::ptr::with_exposed_provenance_mut(to as usize),
-                from.cast(),
-                size as usize,
-            )
-        };
-        if left != 0 {
-            return Err(EFAULT);
-        }
+    /// `EINVAL` if they are not all inside.
+    pub(crate) fn read(&self, base: u64, to: &mut [u8]) -> Result {
+        let from = self.at(base, to.len() as u64)?;
+        // SAFETY: Inside the region by the check above, so that there is a direct map of it; `to` is
+        // the host's and cannot overlap. No reference is made to what a spawn may be changing.
+        unsafe { ptr::copy_nonoverlapping(from.cast_const(), to.as_mut_ptr(), to.len()) };
         Ok(())
     }
 }
