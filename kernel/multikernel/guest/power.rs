@@ -94,8 +94,9 @@ fn note_end(state: u32) {
 /// Has a panic go on to [`end`] at once: nothing there resets the machine, and the host knows best
 /// what comes next.
 pub(super) fn end_on_panic() {
-    // SAFETY: An integer that is read by `panic()` only; there is one CPU at this time.
-    unsafe { bindings::panic_timeout = -1 };
+    // SAFETY: An aligned integer, which is written in one piece. Beside the sysctl that sets it,
+    // only `panic()` reads it.
+    unsafe { (&raw mut bindings::panic_timeout).write_volatile(-1) };
 }
 
 /// Writes the state to the shared area and rings the host.
@@ -122,6 +123,8 @@ unsafe extern "C" fn panicked(
     message: *mut c_void,
 ) -> c_int {
     note_end(abi::GUEST_PANIC);
+    // User space may have set another one since, by which this kernel would wait, or stay.
+    end_on_panic();
     if let (Some(area), false) = (shared::area(), message.is_null()) {
         // SAFETY: Not null, so it is a string by the caller's promise; it is a buffer of `panic()`
         // that no longer changes.

@@ -166,14 +166,19 @@ static SHOT: Atomic<bool> = Atomic::new(false);
 /// `smp_ops::stop_other_cpus`.
 ///
 /// In a panic the other CPUs are stopped by NMI, as before a crash kernel is booted: it reaches
-/// them also with interrupts off, and brings their registers.
+/// them also with interrupts off, and brings their registers. With `crash_kexec_post_notifiers`
+/// this is not called in a panic, and there are no registers.
 extern "C" fn stop_other_cpus_keeping_registers(wait: c_int) {
     // SAFETY: Reads one word.
-    if unsafe { bindings::panic_in_progress() } {
+    if unsafe { bindings::panic_on_this_cpu() } {
         if !SHOT.xchg(true, Relaxed) {
             // SAFETY: Called once, on the CPU that panics, and the callback is static.
             unsafe { bindings::nmi_shootdown_cpus(Some(shot)) };
         }
+    // SAFETY: As above.
+    } else if unsafe { bindings::panic_in_progress() } {
+        // Another one panics: this one is stopped by it, and has nothing to say any more.
+        idle_for_good();
     } else if let Some(&stop) = STOP_OTHER_CPUS.as_ref() {
         // SAFETY: It is what would have been called in place of this.
         unsafe { stop(wait) };
@@ -226,38 +231,27 @@ fn registers(saved: &[u64; SAVED]) -> CpuRegisters {
 /// keeps.
 #[inline(always)]
 pub(super) fn own_registers() -> CpuRegisters {
-    let (sp, bp, bx, ip, flags): (u64, u64, u64, u64, u64);
-    let (r12, r13, r14, r15): (u64, u64, u64, u64);
-    // SAFETY: Reads registers; the one word that is put on the stack is taken off again.
+    let mut saved: [u64; SAVED] = [0; SAVED];
+    // SAFETY: `saved` has the places that are written, in the order that `registers()` says; the one
+    // word that is put on the stack is taken off again.
     unsafe {
         core::arch::asm!(
-            "mov {sp}, rsp",
-            "mov {bp}, rbp",
-            "mov {bx}, rbx",
-            "lea {ip}, [rip]",
-            sp = out(reg) sp,
-            bp = out(reg) bp,
-            bx = out(reg) bx,
-            ip = out(reg) ip,
-            options(nomem, nostack, preserves_flags)
+            "mov [rax], r15",
+            "mov [rax + 8], r14",
+            "mov [rax + 16], r13",
+            "mov [rax + 24], r12",
+            "mov [rax + 32], rbp",
+            "mov [rax + 40], rbx",
+            "lea rcx, [rip]",
+            "mov [rax + 128], rcx",
+            "mov [rax + 152], rsp",
+            "pushfq",
+            "pop rcx",
+            "mov [rax + 144], rcx",
+            in("rax") saved.as_mut_ptr(),
+            out("rcx") _,
         );
-        core::arch::asm!(
-            "mov {r12}, r12",
-            "mov {r13}, r13",
-            "mov {r14}, r14",
-            "mov {r15}, r15",
-            r12 = out(reg) r12,
-            r13 = out(reg) r13,
-            r14 = out(reg) r14,
-            r15 = out(reg) r15,
-            options(nomem, nostack, preserves_flags)
-        );
-        core::arch::asm!("pushfq", "pop {flags}", flags = out(reg) flags, options(nomem));
     }
-    let mut saved = [0; SAVED];
-    [saved[0], saved[1], saved[2], saved[3]] = [r15, r14, r13, r12];
-    [saved[4], saved[5], saved[16]] = [bp, bx, ip];
-    [saved[18], saved[19]] = [flags, sp];
     // No system call was interrupted.
     saved[15] = u64::MAX;
     [saved[17], saved[20]] = [bindings::__KERNEL_CS.into(), bindings::__KERNEL_DS.into()];

@@ -37,7 +37,9 @@ check "user space comes up" ready console "$work/log"
 check "the first line is there" grep -q '0.000000\] Linux version' "$work/log"
 check "a command is answered" answers 'echo $((6 * 7))' 42
 check "much output" floods
-echo 'echo c >/proc/sysrq-trigger' | mkctl console --linger 2000 console >/dev/null 2>&1
+# Whatever user space says of what is to follow a panic.
+echo 'echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger' |
+	mkctl console --linger 2000 console >/dev/null 2>&1
 check "a crash is noticed" wait_for 20 is console crashed panic
 check "its last words are kept" mkctl logs console --until 'sysrq triggered crash' --timeout 5
 mkctl start console >/dev/null

@@ -134,7 +134,7 @@ mkctl rm stock >/dev/null
 run --cpus 2-3 --name kept --hang-timeout never >/dev/null
 ready kept "$work/log"
 check "the bound for hangs is shown" [ "$(field kept hang_ms)" = never ]
-in_spawn kept 'echo c >/proc/sysrq-trigger'
+in_spawn kept 'echo 60 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger'
 check "a panic is noticed" wait_for 20 is kept crashed panic
 check "ps has its message" sh -c 'mkctl ps | grep kept | grep "sysrq triggered crash"'
 check "inspect has its message" sh -c \
