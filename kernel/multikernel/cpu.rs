@@ -320,14 +320,22 @@ pub(crate) fn halt_for_good(number: u32) {
     }
 }
 
+/// How often [`halt_all_for_good`] goes over all CPUs: one that has got its INIT may be started
+/// again by a spawn's CPU that has not. A spawn starts its CPUs one after another, so that the
+/// second time finds what the first one missed; the third is for a chain of two.
+const PASSES: usize = 3;
+
 /// [`halt_for_good`] for all CPUs that are lent; how many they are. Takes no lock, and may be
-/// called in any context: for a kernel that has failed.
+/// called in any context: for a kernel that has failed, which starts no CPU from now on.
 pub(crate) fn halt_all_for_good() -> usize {
+    apic::start_no_more();
     let mut count = 0;
-    for (number, lent) in (0..kernel::cpu::nr_cpu_ids()).zip(&LENT) {
-        if lent.load(Relaxed) {
-            halt_for_good(number);
-            count += 1;
+    for pass in 0..PASSES {
+        for (number, lent) in (0..kernel::cpu::nr_cpu_ids()).zip(&LENT) {
+            if lent.load(Relaxed) {
+                halt_for_good(number);
+                count += usize::from(pass == 0);
+            }
         }
     }
     count

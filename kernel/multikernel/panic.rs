@@ -71,7 +71,11 @@ pub(crate) fn watch() -> Result {
     }
     pr_info!("a panic of the host will stop all instances\n");
     // panic() enters a crash kernel before it calls notifiers.
-    crash::call_before_crash_kernel(stop_all)?;
+    match crash::call_before_crash_kernel(stop_all) {
+        // Without CONFIG_CRASH_DUMP there is no crash kernel, and nothing to come before.
+        Ok(()) | Err(EOPNOTSUPP) => {}
+        Err(error) => return Err(error),
+    }
     let block = NOTIFIER.0.get();
     // SAFETY: Called once, during boot, so nobody else has the block; it is static.
     to_result(unsafe {

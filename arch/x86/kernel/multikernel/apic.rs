@@ -2,13 +2,14 @@
 
 //! APIC ids and the interprocessor interrupts (IPIs) that start and stop a CPU.
 //!
-//! No state and no lock: an IPI is one write of the interrupt command register, done with
-//! interrupts off.
+//! No lock: an IPI is one write of the interrupt command register, done with interrupts off. No
+//! state but one flag, for a kernel that has failed.
 
 use kernel::{
     bindings,
     cpu::CpuId,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed}, //
 };
 
 /// The id of a CPU's local APIC, to which the current APIC mode can send an IPI.
@@ -70,10 +71,21 @@ pub(crate) fn send_init(id: ApicId) {
     unsafe { bindings::multikernel_send_init(id.get()) }
 }
 
+/// Whether this kernel has failed and starts no other CPU any more.
+static FAILED: Atomic<bool> = Atomic::new(false);
+
+/// From now on no CPU is started from here. One that is being started at this moment may be.
+pub(crate) fn start_no_more() {
+    FAILED.store(true, Relaxed);
+}
+
 /// Sends INIT and two SIPIs: the CPU starts in real mode at `page`, a page below 1 MiB.
 ///
 /// As for [`send_init`]. That the CPU got there is for the caller to find out.
 pub(crate) fn send_startup(id: ApicId, page: u64) {
+    if FAILED.load(Relaxed) {
+        return;
+    }
     // SAFETY: The id can be addressed by its invariant. The result says only that the interrupts
     // were accepted, which the acknowledgment in the mailbox says better.
     unsafe { bindings::multikernel_send_startup(id.get(), page as usize) };
