@@ -140,7 +140,7 @@ fn reserve(
         instances: 1,
     })?;
     let registry: &mut Registry = &mut guard;
-    if registry.closed {
+    if registry.is_closed() {
         return Err(EBUSY);
     }
     if registry
@@ -375,12 +375,10 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
         .position(|instance| instance.handle() == handle);
     let mut gone = gone.and_then(|at| registry.instances.remove(at).ok());
     if let Some(instance) = &mut gone {
-        // Of one that was never finished nobody has heard.
-        if instance.events != 0 {
-            subsystem
-                .events()
-                .note(instance, uapi::MULTIKERNEL_STATE_GONE);
-        }
+        // Also of one that was never finished: somebody may have opened it, and be reading.
+        subsystem
+            .events()
+            .note(instance, uapi::MULTIKERNEL_STATE_GONE);
         for cpu in &instance.cpus {
             registry.cpus.give_back(cpu.as_u32(), handle.id);
         }

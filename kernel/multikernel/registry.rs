@@ -80,8 +80,10 @@ pub(crate) struct Registry {
     pub(crate) instances: KVec<KBox<Instance>>,
     /// The next instance's serial number.
     pub(crate) next_serial: u64,
-    /// The host is going down: nothing new is begun.
-    pub(crate) closed: bool,
+    /// The host is going down, for good.
+    pub(crate) ending: bool,
+    /// How many preparations of a suspend or a hibernation have not been taken back.
+    pub(crate) sleepers: usize,
 }
 
 impl Registry {
@@ -93,8 +95,14 @@ impl Registry {
             slots: Slots::new(),
             instances: KVec::new(),
             next_serial: 1,
-            closed: false,
+            ending: false,
+            sleepers: 0,
         }
+    }
+
+    /// Whether nothing new is to be begun.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ending || self.sleepers != 0
     }
 
     /// The instance that a handle was made for.
@@ -336,7 +344,7 @@ impl Subsystem {
         check: impl FnOnce(&mut Instance) -> Result,
     ) -> Result<Holdings> {
         let mut registry = self.lock();
-        if registry.closed && purpose == Purpose::Work {
+        if registry.is_closed() && purpose == Purpose::Work {
             return Err(EBUSY);
         }
         while registry.find(handle)?.holdings.is_none() {

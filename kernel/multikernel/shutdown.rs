@@ -14,7 +14,6 @@ use kernel::{
     error::to_result,
     ffi::{c_int, c_ulong, c_void},
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
     time::{delay::fsleep, Delta, Instant, Monotonic},
     types::Opaque, //
 };
@@ -137,20 +136,9 @@ fn count_asked_live(subsystem: &Subsystem) -> usize {
         .count()
 }
 
-/// Whether the registry is closed for good. Written and read with the registry's mutex held.
-static ENDING: Atomic<bool> = Atomic::new(false);
-
-/// Opens the registry again, which was closed for something else than the end of the host.
-#[cfg(CONFIG_PM_SLEEP)]
-pub(crate) fn reopen(subsystem: &Subsystem) {
-    let mut registry = subsystem.lock();
-    registry.closed = ENDING.load(Relaxed);
-}
-
 fn end_all(subsystem: &Subsystem) {
     let mut registry = subsystem.lock();
-    ENDING.store(true, Relaxed);
-    registry.closed = true;
+    registry.ending = true;
     drop(registry);
     if !wait_for(GRACE_MS, || is_quiet(subsystem)) {
         pr_warn!("a call on an instance does not come to its end\n");

@@ -20,10 +20,7 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::{
-    registry::Subsystem,
-    shutdown, //
-};
+use crate::registry::Subsystem;
 
 struct Notifier(Opaque<bindings::notifier_block>);
 
@@ -51,7 +48,8 @@ unsafe extern "C" fn notify(
             bindings::PM_POST_SUSPEND | bindings::PM_POST_HIBERNATION | bindings::PM_POST_RESTORE,
             Ok(subsystem),
         ) => {
-            shutdown::reopen(subsystem);
+            let mut registry = subsystem.lock();
+            registry.sleepers = registry.sleepers.saturating_sub(1);
             Ok(())
         }
         _ => Ok(()),
@@ -78,7 +76,9 @@ fn prepare(subsystem: &Subsystem) -> Result {
         );
         return Err(EBUSY);
     }
-    registry.closed = true;
+    // Counted: a hibernation from user space is prepared long before it happens, and there may be
+    // an ordinary suspend in between.
+    registry.sleepers += 1;
     Ok(())
 }
 

@@ -146,7 +146,7 @@ enum {
 #define MULTIKERNEL_STATE_STOPPED	5 /* ended on request; holds CPUs, memory */
 #define MULTIKERNEL_STATE_CRASHED	6 /* ended by itself, see @reason */
 #define MULTIKERNEL_STATE_FAILED	7 /* a CPU is not confirmed parked */
-#define MULTIKERNEL_STATE_GONE		8 /* destroyed; in events only */
+#define MULTIKERNEL_STATE_GONE		8 /* no more; in events only */
 
 /* Why an instance is Stopped, Crashed or Failed */
 #define MULTIKERNEL_REASON_NONE		0
