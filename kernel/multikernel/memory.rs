@@ -213,8 +213,8 @@ impl Region {
     /// `EINVAL` if they are not all inside.
     pub(crate) fn read(&self, base: u64, to: &mut [u8]) -> Result {
         let from = self.at(base, to.len() as u64)?;
-        // SAFETY: Inside the region by the check above, so that there is a direct map of it; `to` is
-        // the host's and cannot overlap. No reference is made to what a spawn may be changing.
+        // SAFETY: Inside the region by the check above, so that there is a direct map of it; `to`
+        // is the host's and cannot overlap. No reference is made to what a spawn may be changing.
         unsafe { ptr::copy_nonoverlapping(from.cast_const(), to.as_mut_ptr(), to.len()) };
         Ok(())
     }

@@ -232,8 +232,8 @@ fn registers(saved: &[u64; SAVED]) -> CpuRegisters {
 #[inline(always)]
 pub(super) fn own_registers() -> CpuRegisters {
     let mut saved: [u64; SAVED] = [0; SAVED];
-    // SAFETY: `saved` has the places that are written, in the order that `registers()` says; the one
-    // word that is put on the stack is taken off again.
+    // SAFETY: `saved` has the places that are written, in the order that `registers()` says; the
+    // one word that is put on the stack is taken off again.
     unsafe {
         core::arch::asm!(
             "mov [rax], r15",
