@@ -32,10 +32,10 @@ const WRECK: Duration = Duration::from_secs(2);
 /// leak of an instance's memory is more, a slow one is for the trend.
 const SLACK_KIB: i64 = 8 << 10;
 /// What may be lost by trend over a whole run, in KiB or objects: noise that looks like a trend.
-const TREND_SLACK_KIB: f64 = 128.0;
+const TREND_SLACK_KIB: f64 = 256.0;
 const TREND_SLACK_OBJECTS: f64 = 48.0;
 /// What may be lost by trend for each round. A page or an object for each is more.
-const TREND_LIMIT_KIB: f64 = 1.0;
+const TREND_LIMIT_KIB: f64 = 2.0;
 const TREND_LIMIT_OBJECTS: f64 = 0.5;
 /// How many of its standard deviations a trend has to be off to be no chance.
 const SURE: f64 = 4.0;
