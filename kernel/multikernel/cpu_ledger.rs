@@ -13,7 +13,10 @@
 
 use kernel::prelude::*;
 
-use crate::ledger::InstanceId;
+use crate::{
+    ledger::InstanceId,
+    room, //
+};
 
 /// What is happening with a CPU that is not the host's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,22 +55,14 @@ impl CpuLedger {
         }
     }
 
-    /// As `MemoryLedger::lacks()`.
+    /// As [`room::lacks`], for the list of CPUs.
     pub fn lacks(&self, more: usize) -> Option<usize> {
-        let needed = self.entries.len().saturating_add(more);
-        (needed > self.entries.capacity()).then(|| needed.next_power_of_two())
+        room::lacks(&self.entries, more)
     }
 
-    /// As `MemoryLedger::adopt()`.
-    pub fn adopt(&mut self, mut larger: KVec<(u32, CpuOwner)>) {
-        if larger.capacity() > self.entries.capacity() {
-            larger.clear();
-            for &entry in self.entries.iter() {
-                // There is room: it is larger.
-                let _ = larger.push_within_capacity(entry);
-            }
-            self.entries = larger;
-        }
+    /// As [`room::adopt`].
+    pub fn adopt(&mut self, larger: KVec<(u32, CpuOwner)>) {
+        room::adopt(&mut self.entries, larger);
     }
 
     /// Who has the CPU; `None` means the host.

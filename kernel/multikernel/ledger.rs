@@ -14,6 +14,8 @@
 
 use kernel::prelude::*;
 
+use crate::room;
+
 /// Ids are 1..=2047: what fits in bits 5..15 of the flags of `kexec_load(2)`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct InstanceId(u16);
@@ -180,23 +182,14 @@ impl MemoryLedger {
         }
     }
 
-    /// The capacity that the list has to have before `more` entries can be added without an
-    /// allocation; `None` if it is large enough.
+    /// As [`room::lacks`], for the list of ranges.
     pub fn lacks(&self, more: usize) -> Option<usize> {
-        let needed = self.entries.len().saturating_add(more);
-        (needed > self.entries.capacity()).then(|| needed.next_power_of_two())
+        room::lacks(&self.entries, more)
     }
 
-    /// Moves the list to memory that was allocated for it, if that is more than it has.
-    pub fn adopt(&mut self, mut larger: KVec<Entry>) {
-        if larger.capacity() > self.entries.capacity() {
-            larger.clear();
-            for &entry in self.entries.iter() {
-                // There is room: it is larger.
-                let _ = larger.push_within_capacity(entry);
-            }
-            self.entries = larger;
-        }
+    /// As [`room::adopt`].
+    pub fn adopt(&mut self, larger: KVec<Entry>) {
+        room::adopt(&mut self.entries, larger);
     }
 
     /// Every range, by address.

@@ -8,7 +8,7 @@
 //!
 //! Policy, without `unsafe` code of its own but for calls into the layer below:
 //!
-//! - [`ledger`], [`cpu_ledger`]: who owns which memory and which CPU
+//! - [`ledger`], [`cpu_ledger`], [`room`]: who owns which memory and which CPU
 //! - [`image`]: which kexec segments an instance may have
 //! - [`instance`], [`registry`]: the instances, their states, and the one lock
 //! - [`event`], [`event_log`]: what has become of them, for those who want to know
@@ -57,6 +57,7 @@ mod pulse;
 mod registry;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 mod ring;
+mod room;
 mod run;
 mod shutdown;
 #[cfg(CONFIG_PM_SLEEP)]

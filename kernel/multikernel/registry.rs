@@ -40,7 +40,8 @@ use crate::{
     event::Events,
     instance::{Handle, Holdings, Instance},
     ledger::{InstanceId, MemoryLedger},
-    memory::PAGE_SIZE, //
+    memory::PAGE_SIZE,
+    room, //
 };
 
 /// Lent memory is in multiples of this, and aligned to it: a large page.
@@ -129,23 +130,6 @@ impl Registry {
             .map(|instance| &mut **instance)
             .find(|instance| instance.handle().id == id)
             .ok_or(ENOENT)
-    }
-
-    /// As `MemoryLedger::lacks()`, for the list of instances.
-    fn lacks_instances(&self, more: usize) -> Option<usize> {
-        let needed = self.instances.len().saturating_add(more);
-        (needed > self.instances.capacity()).then(|| needed.next_power_of_two())
-    }
-
-    /// As `MemoryLedger::adopt()`, for the list of instances.
-    fn adopt_instances(&mut self, mut larger: KVec<KBox<Instance>>) {
-        if larger.capacity() > self.instances.capacity() {
-            for instance in core::mem::take(&mut self.instances) {
-                // There is room: it is larger.
-                let _ = larger.push_within_capacity(instance);
-            }
-            self.instances = larger;
-        }
     }
 
     /// An id that no instance has.
@@ -273,13 +257,13 @@ impl Subsystem {
     /// # Errors
     ///
     /// `ENOMEM`; the mutex is not held then.
-    pub(crate) fn lock_with_room(&self, room: Room) -> Result<Guard<'_, Registry, MutexBackend>> {
+    pub(crate) fn lock_with_room(&self, wanted: Room) -> Result<Guard<'_, Registry, MutexBackend>> {
         loop {
             let registry = self.lock();
-            let memory = registry.memory.lacks(room.memory);
-            let low = registry.low.lacks(room.low);
-            let cpus = registry.cpus.lacks(room.cpus);
-            let instances = registry.lacks_instances(room.instances);
+            let memory = registry.memory.lacks(wanted.memory);
+            let low = registry.low.lacks(wanted.low);
+            let cpus = registry.cpus.lacks(wanted.cpus);
+            let instances = room::lacks(&registry.instances, wanted.instances);
             if memory.or(low).or(cpus).or(instances).is_none() {
                 return Ok(registry);
             }
@@ -293,7 +277,7 @@ impl Subsystem {
             registry.memory.adopt(memory);
             registry.low.adopt(low);
             registry.cpus.adopt(cpus);
-            registry.adopt_instances(instances);
+            room::adopt(&mut registry.instances, instances);
         }
     }
 

@@ -20,6 +20,9 @@ pub mod image;
 #[path = "../../../../../kernel/multikernel/ledger.rs"]
 pub mod ledger;
 
+#[path = "../../../../../kernel/multikernel/room.rs"]
+pub mod room;
+
 #[path = "../../../../../kernel/multikernel/ring.rs"]
 pub mod ring;
 
