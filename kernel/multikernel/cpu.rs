@@ -311,29 +311,22 @@ fn try_park_all(cpus: &mut [Held]) -> Result {
     Err(ETIMEDOUT)
 }
 
-/// Sends INIT to a lent CPU and leaves it waiting for a SIPI, in which it needs no memory. For the
-/// end of the host: nothing here can be used afterwards.
-pub(crate) fn halt_for_good(number: u32) {
-    let id = CpuId::from_u32(number).and_then(|cpu| ApicId::of_cpu(cpu).ok());
-    if let Some(id) = id {
-        apic::send_init(id);
-    }
-}
-
 /// How often [`halt_all_for_good`] goes over all CPUs: one that has got its INIT may be started
 /// again by a spawn's CPU that has not. A spawn starts its CPUs one after another, so that the
 /// second time finds what the first one missed; the third is for a chain of two.
 const PASSES: usize = 3;
 
-/// [`halt_for_good`] for all CPUs that are lent; how many they are. Takes no lock, and may be
-/// called in any context: for a kernel that has failed, which starts no CPU from now on.
+/// Sends INIT to all CPUs that are lent and leaves them waiting for a SIPI, in which they need no
+/// memory; how many they are. For the end of the host, which starts no CPU from now on. Takes no
+/// lock, and may be called in any context.
 pub(crate) fn halt_all_for_good() -> usize {
     apic::start_no_more();
     let mut count = 0;
     for pass in 0..PASSES {
         for (number, lent) in (0..kernel::cpu::nr_cpu_ids()).zip(&LENT) {
-            if lent.load(Relaxed) {
-                halt_for_good(number);
+            let id = CpuId::from_u32(number).and_then(|cpu| ApicId::of_cpu(cpu).ok());
+            if let (true, Some(id)) = (lent.load(Relaxed), id) {
+                apic::send_init(id);
                 count += usize::from(pass == 0);
             }
         }

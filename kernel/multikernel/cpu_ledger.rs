@@ -101,11 +101,6 @@ impl CpuLedger {
         Ok(())
     }
 
-    /// Every CPU that the host does not have, with its owner.
-    pub fn entries(&self) -> &[(u32, CpuOwner)] {
-        &self.entries
-    }
-
     /// Changes what is written of a CPU, if it is written to be the same instance's.
     pub fn set(&mut self, cpu: u32, owner: CpuOwner) {
         let same = |entry: &&mut (u32, CpuOwner)| entry.0 == cpu && entry.1.id() == owner.id();

@@ -23,6 +23,7 @@
 //! - [`memory`]: memory that is set aside, lent or shared
 //! - [`user`], [`file`]: structures and files of user space
 //! - [`arch`]: starting, stopping and parking a CPU
+//! - [`notifier`]: what the host calls when it ends, sleeps or panics
 //! - [`fault`]: faults to order, for tests
 //!
 //! [`abi`] is what two kernels share. [`guest`] is the other side: console, clock, power.
@@ -51,6 +52,7 @@ mod instance;
 mod ledger;
 mod load;
 mod memory;
+mod notifier;
 mod panic;
 mod pool;
 mod pulse;

@@ -15,28 +15,21 @@
 //! Everything here runs in a kernel that has failed: no lock is taken, nothing is allocated. It
 //! goes by [`cpu::halt_all_for_good`], which needs neither.
 
-use core::ptr;
-
 use kernel::{
     bindings,
-    error::to_result,
     ffi::{c_int, c_ulong, c_void},
-    prelude::*,
-    types::Opaque, //
+    prelude::*, //
 };
 
 use crate::{
     arch::crash,
     cpu,
-    module_parameters, //
+    module_parameters,
+    notifier::Notifier, //
 };
 
-struct Notifier(Opaque<bindings::notifier_block>);
-
-// SAFETY: Only the notifier core touches it, under its own lock, after it was registered once.
-unsafe impl Sync for Notifier {}
-
-static NOTIFIER: Notifier = Notifier(Opaque::uninit());
+/// Before those that could fail themselves.
+static NOTIFIER: Notifier = Notifier::new(notify, c_int::MAX);
 
 fn stop_all() {
     let count = cpu::halt_all_for_good();
@@ -76,15 +69,5 @@ pub(crate) fn watch() -> Result {
         Ok(()) | Err(EOPNOTSUPP) => {}
         Err(error) => return Err(error),
     }
-    let block = NOTIFIER.0.get();
-    // SAFETY: Called once, during boot, so nobody else has the block; it is static.
-    to_result(unsafe {
-        block.write(bindings::notifier_block {
-            notifier_call: Some(notify),
-            next: ptr::null_mut(),
-            // Before those that could fail themselves.
-            priority: c_int::MAX,
-        });
-        bindings::atomic_notifier_chain_register(&raw mut bindings::panic_notifier_list, block)
-    })
+    NOTIFIER.watch_panic()
 }

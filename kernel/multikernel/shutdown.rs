@@ -7,21 +7,17 @@
 //! the rest by force, and leaves all lent CPUs waiting for a SIPI: in that state they need none of
 //! the memory that the next kernel will overwrite.
 
-use core::ptr;
-
 use kernel::{
     bindings,
-    error::to_result,
     ffi::{c_int, c_ulong, c_void},
     prelude::*,
-    time::{delay::fsleep, Delta, Instant, Monotonic},
-    types::Opaque, //
+    time::{delay::fsleep, Delta, Instant, Monotonic}, //
 };
 
 use crate::{
     cpu,
-    cpu_ledger::CpuOwner,
     instance::{Handle, Reason, State},
+    notifier::Notifier,
     registry::{Purpose, Subsystem},
     run, //
 };
@@ -29,12 +25,8 @@ use crate::{
 /// How long each step may take: calls in flight, spawns that power off, a forced stop.
 const GRACE_MS: i64 = 5000;
 
-struct Notifier(Opaque<bindings::notifier_block>);
-
-// SAFETY: Only the notifier core touches it, under its own lock, after it was registered once.
-unsafe impl Sync for Notifier {}
-
-static NOTIFIER: Notifier = Notifier(Opaque::uninit());
+/// Before those of drivers, whose devices an instance may be using.
+static NOTIFIER: Notifier = Notifier::new(notify, c_int::MAX);
 
 /// # Safety
 ///
@@ -56,17 +48,7 @@ unsafe extern "C" fn notify(
 ///
 /// What the notifier core says.
 pub(crate) fn watch() -> Result {
-    let block = NOTIFIER.0.get();
-    // SAFETY: Called once, during boot, so nobody else has the block; it is static.
-    to_result(unsafe {
-        block.write(bindings::notifier_block {
-            notifier_call: Some(notify),
-            next: ptr::null_mut(),
-            // Before those of drivers, whose devices an instance may be using.
-            priority: c_int::MAX,
-        });
-        bindings::register_reboot_notifier(block)
-    })
+    NOTIFIER.watch_reboot()
 }
 
 /// How often to look whether something has come to its end.
@@ -171,10 +153,7 @@ fn end_all(subsystem: &Subsystem) {
             );
         }
     }
+    drop(registry);
     // All of them, stopped in order or not: what they run on will be overwritten.
-    for &(cpu, owner) in registry.cpus.entries() {
-        if matches!(owner, CpuOwner::Instance(_)) {
-            cpu::halt_for_good(cpu);
-        }
-    }
+    cpu::halt_all_for_good();
 }

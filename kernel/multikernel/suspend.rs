@@ -10,24 +10,19 @@
 //! While the host is on its way to sleep and back no instance comes into being: what the notifier
 //! found has to stay true. Both are decided under the registry's mutex.
 
-use core::ptr;
-
 use kernel::{
     bindings,
-    error::to_result,
     ffi::{c_int, c_ulong, c_void},
-    prelude::*,
-    types::Opaque, //
+    prelude::*, //
 };
 
-use crate::registry::Subsystem;
+use crate::{
+    notifier::Notifier,
+    registry::Subsystem, //
+};
 
-struct Notifier(Opaque<bindings::notifier_block>);
-
-// SAFETY: Only the notifier core touches it, under its own lock, after it was registered once.
-unsafe impl Sync for Notifier {}
-
-static NOTIFIER: Notifier = Notifier(Opaque::uninit());
+/// First: what is refused need not be undone by others.
+static NOTIFIER: Notifier = Notifier::new(notify, c_int::MAX);
 
 /// # Safety
 ///
@@ -88,15 +83,5 @@ fn prepare(subsystem: &Subsystem) -> Result {
 ///
 /// What the notifier core says.
 pub(crate) fn watch() -> Result {
-    let block = NOTIFIER.0.get();
-    // SAFETY: Called once, during boot, so nobody else has the block; it is static.
-    to_result(unsafe {
-        block.write(bindings::notifier_block {
-            notifier_call: Some(notify),
-            next: ptr::null_mut(),
-            // First: what is refused need not be undone by others.
-            priority: c_int::MAX,
-        });
-        bindings::register_pm_notifier(block)
-    })
+    NOTIFIER.watch_suspend()
 }

@@ -19,8 +19,7 @@ use kernel::{
             Relaxed, //
         },
         SetOnce, //
-    },
-    types::Opaque, //
+    }, //
 };
 
 use super::{
@@ -28,9 +27,12 @@ use super::{
     shared,
     x86, //
 };
-use crate::abi::{
-    self,
-    CpuRegisters, //
+use crate::{
+    abi::{
+        self,
+        CpuRegisters, //
+    },
+    notifier::Notifier, //
 };
 
 /// The last `guest_state` that was published.
@@ -39,29 +41,14 @@ static STATE: Atomic<u32> = Atomic::new(abi::GUEST_SILENT);
 /// The host's doorbell. Set once the local APIC can be used, if the host has one.
 static HOST: SetOnce<Doorbell> = SetOnce::new();
 
-/// An entry of the panic notifier chain.
-#[repr(transparent)]
-struct PanicNotifier(Opaque<bindings::notifier_block>);
-
-// SAFETY: After the registration the notifier chain alone accesses it, under its own lock.
-unsafe impl Sync for PanicNotifier {}
-
 /// Comes last, so that what other notifiers print is in the ring before the host hears of it.
-static PANIC_NOTIFIER: PanicNotifier = PanicNotifier(Opaque::new(bindings::notifier_block {
-    notifier_call: Some(panicked),
-    next: core::ptr::null_mut(),
-    priority: i32::MIN,
-}));
+static NOTIFIER: Notifier = Notifier::new(panicked, c_int::MIN);
 
 /// Puts ourselves where a kernel ends; early, for it may end at any moment.
 pub(super) fn setup() {
     x86::replace_machine_ops();
-    // SAFETY: Both are static, and this is the block's only registration.
-    unsafe {
-        bindings::atomic_notifier_chain_register(
-            &raw mut bindings::panic_notifier_list,
-            PANIC_NOTIFIER.0.get(),
-        );
+    if NOTIFIER.watch_panic().is_err() {
+        pr_err!("the host will take a panic for a restart\n");
     }
 }
 

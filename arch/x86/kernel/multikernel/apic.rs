@@ -3,7 +3,7 @@
 //! APIC ids and the interprocessor interrupts (IPIs) that start and stop a CPU.
 //!
 //! No lock: an IPI is one write of the interrupt command register, done with interrupts off. No
-//! state but one flag, for a kernel that has failed.
+//! state but one flag, for a kernel that ends.
 
 use kernel::{
     bindings,
@@ -71,19 +71,19 @@ pub(crate) fn send_init(id: ApicId) {
     unsafe { bindings::multikernel_send_init(id.get()) }
 }
 
-/// Whether this kernel has failed and starts no other CPU any more.
-static FAILED: Atomic<bool> = Atomic::new(false);
+/// Whether this kernel has failed, or ends, and starts no other CPU for an instance any more.
+static ENDED: Atomic<bool> = Atomic::new(false);
 
 /// From now on no CPU is started from here. One that is being started at this moment may be.
 pub(crate) fn start_no_more() {
-    FAILED.store(true, Relaxed);
+    ENDED.store(true, Relaxed);
 }
 
 /// Sends INIT and two SIPIs: the CPU starts in real mode at `page`, a page below 1 MiB.
 ///
 /// As for [`send_init`]. That the CPU got there is for the caller to find out.
 pub(crate) fn send_startup(id: ApicId, page: u64) {
-    if FAILED.load(Relaxed) {
+    if ENDED.load(Relaxed) {
         return;
     }
     // SAFETY: The id can be addressed by its invariant. The result says only that the interrupts
