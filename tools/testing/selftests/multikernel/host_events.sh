@@ -104,11 +104,13 @@ less_free() {
 
 # Verbs work while there is next to no memory, or say that there is none. The
 # kernel is not brought to kill somebody: while the memory of one that it has
-# killed comes back, it kills the next one, which may be this script.
+# killed comes back, it kills the next one, which may be this script. For that
+# it needs some 16 MiB in the zone for old devices' DMA, which others may not
+# have, and its watermarks in the next one.
 verbs_under_pressure() {
-	./hog 20 &
+	./hog 40 &
 	pid=$!
-	wait_for 240 less_free 24576 || {
+	wait_for 240 less_free 49152 || {
 		head -n 3 /proc/meminfo
 		kill "$pid"
 		return 1
