@@ -34,9 +34,10 @@ check() {
 	if "$@" >"$work/check" 2>&1; then
 		echo "ok $number $description"
 	else
-		echo "not ok $number $description"
+		# Before the result, as readers of KTAP expect it.
 		echo "$*" | comment
 		tail -n 30 "$work/check" | comment
+		echo "not ok $number $description"
 		failed=$((failed + 1))
 	fi
 }
