@@ -39,7 +39,7 @@ help:
 	@echo 'The steps that the above take by themselves:'
 	@echo 'make setup    packages and tools that this machine lacks'
 	@echo 'make linux    build/linux: pristine + patches + our files; KSRC=tree or tarball, KVER=7.2'
-	@echo 'make build    kernel, mkctl, user spaces, a Debian kernel; DEBUG=1: lock checking'
+	@echo 'make build    kernel, mkctl, user spaces, a Debian kernel; DEBUG=1: with KASAN and lockdep'
 	@echo 'make clean    remove build/; the download cache stays'
 
 setup:
