@@ -19,13 +19,23 @@
 //! | `0x8000` | 32768 | [`CpuBeat`] of each of the spawn's CPUs |
 //! | `0x10000` | 65536 | bytes of the output ring (spawn to host) |
 //!
+//! A *link* joins two kernels: one region of memory, told of by `link_base`, with [`LinkHeader`] at
+//! its beginning; `link/layout.rs` says where the rest is.
+//!
 //! This file has no code but constants, and needs no lock.
 
 // `pub`, not `pub(crate)`: in the test workspace and in mkctl the file is a library's.
-#![allow(unreachable_pub)]
+// Nor has any of those who compile it use for all of it.
+#![allow(unreachable_pub, dead_code)]
 
 /// Version of this ABI. A reader refuses a header of another version.
 pub const ABI_VERSION: u32 = 1;
+
+/// Minor version of this ABI: counts what has been appended. A reader does without what the other
+/// side does not know.
+///
+/// 1: links.
+pub const ABI_MINOR: u32 = 1;
 
 /// `SharedHeader::magic`: "MKSHARED" in ASCII, first letter in the lowest byte.
 pub const SHARED_MAGIC: u64 = u64::from_le_bytes(*b"MKSHARED");
@@ -119,14 +129,18 @@ pub struct SharedHeader {
     pub wall_tsc: u64,
     /// Interrupt vector of the host's doorbell, 32..=255; 0 if it has none.
     pub host_vector: u32,
-    /// Zero.
-    pub reserved0: u32,
+    /// The host's [`ABI_MINOR`].
+    pub minor: u32,
     /// `ConsoleRing::tail` of the output ring when this life began.
     pub console_start: u64,
     /// The instance's name, zero-terminated.
     pub name: [u8; NAME_LENGTH],
+    /// Physical address of the link to the host, page-aligned; 0 if there is none.
+    pub link_base: u64,
+    /// Bytes of the link's memory.
+    pub link_size: u64,
     /// Zero.
-    pub reserved1: [u8; 112],
+    pub reserved1: [u8; 96],
 
     // Guest part, from offset 256.
     /// One of `GUEST_*`.
@@ -222,6 +236,182 @@ pub struct ConsoleRings {
     pub input: ConsoleRing,
 }
 
+/// `LinkHeader::magic`: "MKLINK" in ASCII and two zeroes, first letter in the lowest byte.
+pub const LINK_MAGIC: u64 = u64::from_le_bytes(*b"MKLINK\0\0");
+
+/// The side of a link that made it, and wrote its [`LinkHeader`].
+pub const LINK_SIDE_HOST: usize = 0;
+/// The other side.
+pub const LINK_SIDE_SPAWN: usize = 1;
+
+/// Bytes of a slot of a lane: a cache line.
+pub const LANE_SLOT_BYTES: usize = 64;
+/// The fewest slots of a lane.
+pub const LANE_SLOTS_MIN: u32 = 16;
+/// The most slots of a lane.
+pub const LANE_SLOTS_MAX: u32 = 65536;
+/// Bytes of a lane before its slots: two cache lines that may be fetched together, with
+/// [`LaneHead`].
+pub const LANE_HEAD_BYTES: usize = 128;
+
+/// Kind of a slot (bits 48 to 55 of its stamp): the first of a message, whose kind is in
+/// [`LANE_KIND`].
+pub const LANE_FIRST: u8 = 0x80;
+/// Kind of a slot: any but the first.
+pub const LANE_NEXT: u8 = 0;
+/// The bits of a first slot's kind that say what the message is: `MESSAGE_*`.
+pub const LANE_KIND: u8 = 0x7f;
+/// Bit of a message's kind: the payload is a [`BufferName`], and what it names is what was sent. So
+/// `MESSAGE_*` are below this.
+pub const LANE_BUFFER: u8 = 0x40;
+
+/// The most CPUs that a side of a link may have.
+pub const LINK_CPUS_MAX: u32 = 512;
+/// The most lanes that a side of a link may have.
+pub const LINK_LANES_MAX: u32 = 4096;
+/// The most bytes of data that a side of a link may have.
+pub const LINK_DATA_MAX: u32 = 1 << 30;
+
+/// `LinkState::state`: the side is not there, or not yet.
+pub const LINK_DOWN: u32 = 0;
+/// `LinkState::state`: the side takes messages.
+pub const LINK_UP: u32 = 1;
+/// `LinkState::state`: the side takes no messages any more.
+pub const LINK_GONE: u32 = 2;
+
+/// Beginning of a link's memory, page 0. Written before any other side is told of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LinkHeader {
+    /// [`LINK_MAGIC`].
+    pub magic: u64,
+    /// [`ABI_VERSION`].
+    pub version: u32,
+    /// [`ABI_MINOR`] of who wrote this.
+    pub minor: u32,
+    /// Epoch of the link: other than before, whenever a side has started anew. From 1.
+    pub epoch: u32,
+    /// Slots of each lane: a power of two from [`LANE_SLOTS_MIN`] to [`LANE_SLOTS_MAX`].
+    pub lane_slots: u32,
+    /// Bytes of the link's memory, as they follow from what is below.
+    pub size: u64,
+    /// Feature bits; none are defined yet.
+    pub features: u64,
+    /// What each side has.
+    pub sides: [LinkSide; 2],
+}
+
+/// What a side of a link has, as laid down when the link was made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkSide {
+    /// The instance's id, 0 for the host.
+    pub id: u32,
+    /// CPUs, 1 to [`LINK_CPUS_MAX`]: each has a [`LinkBell`].
+    pub cpus: u32,
+    /// Lanes in which it sends, 1 to [`LINK_LANES_MAX`].
+    pub lanes: u32,
+    /// Bytes of data that it may name in messages: a multiple of 4096, up to [`LINK_DATA_MAX`].
+    pub data_bytes: u32,
+}
+
+/// What a side says of itself; written by that side alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LinkState {
+    /// One of `LINK_DOWN`, `LINK_UP`, `LINK_GONE`.
+    pub state: u32,
+    /// Interrupt vector of its doorbell, 32..=255; 0 if it has none.
+    pub vector: u32,
+    /// Its [`ABI_MINOR`].
+    pub minor: u32,
+    /// How many of its lanes it uses: so many [`LinkLane`] are valid.
+    pub lanes: u32,
+    /// Feature bits; none are defined yet.
+    pub features: u64,
+    /// Zero.
+    pub reserved: [u64; 5],
+}
+
+/// How a CPU is woken; written by that CPU's side alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LinkBell {
+    /// Odd: a message for this CPU needs a doorbell. Another odd number each time.
+    pub asleep: u64,
+    /// APIC id to be rung.
+    pub apic_id: u32,
+    /// 1 while it takes messages.
+    pub online: u32,
+    /// Zero; keeps CPUs on cache lines of their own.
+    pub reserved: [u64; 6],
+}
+
+/// From which CPU to which a lane leads; written by the sending side alone, once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LinkLane {
+    /// Number of the CPU that sends.
+    pub from: u32,
+    /// Number of the other side's CPU that receives.
+    pub to: u32,
+}
+
+/// Beginning of a lane; written by the receiving side alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LaneHead {
+    /// Position up to which slots have been taken.
+    pub head: u64,
+    /// Zero; keeps the head away from the slots.
+    pub reserved: [u64; 15],
+}
+
+/// A buffer in the data area of the side that sends. Payload of a message with [`LANE_BUFFER`].
+///
+/// It is the receiver's to read until its head has passed the message, and then the sender's again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferName {
+    /// Where it is, in bytes from the beginning of the data area: a multiple of [`BUFFER_ALIGN`].
+    pub offset: u32,
+    /// Bytes of the payload.
+    pub length: u32,
+}
+
+/// What buffers are aligned to: a cache line.
+pub const BUFFER_ALIGN: u32 = 64;
+
+/// Kind of a message: nobody waits for an answer.
+pub const MESSAGE_DATA: u8 = 0;
+/// Kind of a message: a call; the payload begins with [`CallHeader`].
+pub const MESSAGE_CALL: u8 = 1;
+/// Kind of a message: the answer to a call; the payload begins with the call's [`CallHeader`].
+pub const MESSAGE_REPLY: u8 = 2;
+
+/// Beginning of the payload of a call and of its answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallHeader {
+    /// Chosen by the caller; the answer has the same.
+    pub token: u64,
+    /// The port that the answer goes to.
+    pub reply_port: u32,
+    /// Of an answer: 0, or a positive errno. Of a call: 0.
+    pub status: u32,
+}
+
+/// Port 0: nobody's.
+pub const PORT_NONE: u32 = 0;
+/// The port of a kernel that answers every call with what it was called with.
+pub const PORT_ECHO: u32 = 1;
+/// The port of a kernel to which the answers to its own calls go.
+pub const PORT_REPLY: u32 = 2;
+/// The first port that user space may open by its number.
+pub const PORT_USER: u32 = 1 << 16;
+/// The first port that is given to those who do not care which they get.
+pub const PORT_EPHEMERAL: u32 = 1 << 31;
+
 const _: () = {
     use core::mem::{offset_of, size_of};
 
@@ -239,6 +429,9 @@ const _: () = {
     assert!(offset_of!(SharedHeader, host_vector) == 64);
     assert!(offset_of!(SharedHeader, console_start) == 72);
     assert!(offset_of!(SharedHeader, name) == 80);
+    assert!(offset_of!(SharedHeader, minor) == 68);
+    assert!(offset_of!(SharedHeader, link_base) == 144);
+    assert!(offset_of!(SharedHeader, link_size) == 152);
     assert!(offset_of!(SharedHeader, guest_state) == 256);
     assert!(offset_of!(SharedHeader, guest_vector) == 260);
     assert!(offset_of!(SharedHeader, guest_apic_id) == 264);
@@ -263,4 +456,27 @@ const _: () = {
     assert!(size_of::<CpuBeat>() == 64);
     assert!(CPU_BEATS_OFFSET + 64 * CPU_BEATS_MAX as u64 == CONSOLE_OUT_OFFSET);
     assert!(CONSOLE_OUT_OFFSET + CONSOLE_OUT_SIZE == SHARED_SIZE);
+
+    assert!(offset_of!(LinkHeader, version) == 8);
+    assert!(offset_of!(LinkHeader, minor) == 12);
+    assert!(offset_of!(LinkHeader, epoch) == 16);
+    assert!(offset_of!(LinkHeader, lane_slots) == 20);
+    assert!(offset_of!(LinkHeader, size) == 24);
+    assert!(offset_of!(LinkHeader, features) == 32);
+    assert!(offset_of!(LinkHeader, sides) == 40);
+    assert!(offset_of!(LinkSide, data_bytes) == 12);
+    assert!(size_of::<LinkSide>() == 16);
+    assert!(size_of::<LinkHeader>() == 72);
+    assert!(offset_of!(LinkState, features) == 16);
+    assert!(size_of::<LinkState>() == 64);
+    assert!(offset_of!(LinkBell, apic_id) == 8);
+    assert!(offset_of!(LinkBell, online) == 12);
+    assert!(size_of::<LinkBell>() == 64);
+    assert!(offset_of!(LinkLane, to) == 4);
+    assert!(size_of::<LinkLane>() == 8);
+    assert!(size_of::<LaneHead>() == LANE_HEAD_BYTES);
+    assert!(LANE_BUFFER & LANE_KIND == LANE_BUFFER && MESSAGE_REPLY < LANE_BUFFER);
+    assert!(offset_of!(BufferName, length) == 4);
+    assert!(size_of::<BufferName>() == 8);
+    assert!(size_of::<CallHeader>() == 16);
 };

@@ -14,6 +14,7 @@ use kernel::{
 };
 
 use crate::{
+    abi::SHARED_SIZE,
     arch::{
         apic::ApicId,
         identity_map::IdentityMap,
@@ -23,6 +24,7 @@ use crate::{
     cpu_ledger::CpuOwner,
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
     ledger::{InstanceId, Region, Request},
+    link::peer,
     memory::SharedPages,
     pulse::Pulse,
     registry::{Purpose, Registry, Room, Subsystem}, //
@@ -55,11 +57,18 @@ pub(crate) fn create<T>(
     publish: impl FnOnce(Handle) -> Result<T>,
 ) -> Result<T> {
     let cpus = check_cpus(&wanted.cpus)?;
-    let shared = Arc::new(SharedPages::new()?, GFP_KERNEL)?;
+    let shared = Arc::new(SharedPages::new(SHARED_SIZE)?, GFP_KERNEL)?;
+    let link_pages = Arc::new(peer::pages(cpus.len())?, GFP_KERNEL)?;
     let pulse = Pulse::new(cpus.len())?;
     let mut room = KVec::with_capacity(1, GFP_KERNEL)?;
 
-    let (handle, memory, low) = reserve(subsystem, &wanted, cpus, &shared, pulse, &mut room)?;
+    let body = Body {
+        cpus,
+        shared: shared.clone(),
+        link_pages,
+        pulse,
+    };
+    let (handle, memory, low) = reserve(subsystem, &wanted, body, &mut room)?;
 
     subsystem.bar_shorthands();
     let furnished = furnish(subsystem, handle.id, &wanted, memory, low, &shared);
@@ -116,13 +125,19 @@ fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
     Ok(cpus)
 }
 
+/// What an instance has that is in no ledger.
+struct Body {
+    cpus: KVec<CpuId>,
+    shared: Arc<SharedPages>,
+    link_pages: Arc<SharedPages>,
+    pulse: Pulse,
+}
+
 /// Writes down that the instance is to have what it wants, or nothing at all.
 fn reserve(
     subsystem: &Subsystem,
     wanted: &Wanted,
-    cpus: KVec<CpuId>,
-    shared: &Arc<SharedPages>,
-    pulse: Pulse,
+    body: Body,
     room: &mut KVec<Region>,
 ) -> Result<(Handle, KVec<Region>, Region)> {
     let mut memory = KVec::with_capacity(wanted.memory.len(), GFP_KERNEL)?;
@@ -136,7 +151,7 @@ fn reserve(
     let mut guard = subsystem.lock_with_room(Room {
         memory: 2 * wanted.memory.len(),
         low: 2,
-        cpus: cpus.len(),
+        cpus: body.cpus.len(),
         instances: 1,
     })?;
     let registry: &mut Registry = &mut guard;
@@ -189,11 +204,13 @@ fn reserve(
         state: State::Empty,
         reason: Reason::None,
         epoch: 0,
-        cpus,
+        cpus: body.cpus,
         ranges,
-        shared: shared.clone(),
+        shared: body.shared,
+        link_pages: body.link_pages,
+        link: None,
         events: 0,
-        pulse,
+        pulse: body.pulse,
         image: None,
         holdings: None,
     });
@@ -281,7 +298,7 @@ fn prepare_memory(
     // (find_trampoline_placement() in arch/x86/boot/compressed/pgtable_64.c), some before they can
     // take a page fault.
     tables.map_read_only(0)?;
-    tables.map(shared.phys(), crate::abi::SHARED_SIZE)?;
+    tables.map(shared.phys(), shared.size())?;
     for region in Iterator::chain(memory.iter(), [low]) {
         tables.map(region.base(), region.size())?;
     }

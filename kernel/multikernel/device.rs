@@ -20,6 +20,8 @@ use kernel::{
     uapi, //
 };
 
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+use crate::link::peer;
 use crate::{
     abi,
     arch::{apic, platform},
@@ -31,6 +33,7 @@ use crate::{
     image,
     instance::{Handle, Name, Reason},
     ledger::{Entry, InstanceId, Owner, Request},
+    link::{call, outbox::Link},
     memory::{SharedPages, PAGE_SIZE},
     pool,
     registry::{Purpose, Registry, Subsystem},
@@ -56,6 +59,7 @@ const START: u32 = command(uapi::MULTIKERNEL_CMD_START);
 const STOP: u32 = command(uapi::MULTIKERNEL_CMD_STOP);
 const DESTROY: u32 = command(uapi::MULTIKERNEL_CMD_DESTROY);
 const RING: u32 = command(uapi::MULTIKERNEL_CMD_RING);
+const CALL: u32 = command(uapi::MULTIKERNEL_CMD_CALL);
 const READ_MEMORY: u32 = command(uapi::MULTIKERNEL_CMD_READ_MEMORY);
 
 /// Every call needs CAP_SYS_BOOT, as kexec_load does.
@@ -89,6 +93,14 @@ impl MiscDevice for Device {
 
     fn ioctl(_device: Pin<&Self>, _file: &File, command: u32, argument: usize) -> Result<isize> {
         check_capable()?;
+        #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+        if crate::guest::active() {
+            return match command {
+                CALL => call_port(peer::host().ok_or(ENOTCONN)?, argument),
+                _ => Err(ENOTTY),
+            }
+            .map(|()| 0);
+        }
         let subsystem = Subsystem::get()?;
         match command {
             HOST_INFO => host_info(subsystem, argument),
@@ -115,7 +127,9 @@ fn host_info(subsystem: &Subsystem, argument: usize) -> Result {
         .iter()
         .filter_map(|instance| instance.holdings.as_ref())
         .fold(0, |sum, holdings| sum + holdings.tables.bytes());
-    let shared = registry.instances.len() as u64 * abi::SHARED_SIZE;
+    let shared = registry.instances.iter().fold(0, |sum, instance| {
+        sum + instance.shared.size() + instance.link_pages.size()
+    });
     info.value = uapi::multikernel_ioctl_host_info {
         size: 0,
         abi_version: abi::ABI_VERSION,
@@ -440,6 +454,10 @@ impl AnonFile for InstanceFile {
                 run::ring(subsystem, self.handle)
             }
             READ_MEMORY => read_memory(subsystem, self.handle, argument),
+            CALL => {
+                let link = link_of(subsystem, self.handle)?;
+                call_port(&link, argument)
+            }
             _ => Err(ENOTTY),
         }
     }
@@ -452,6 +470,46 @@ impl AnonFile for InstanceFile {
     fn reader(&self) -> &Reader {
         &self.reader
     }
+}
+
+/// The link to a spawn that runs.
+fn link_of(subsystem: &Subsystem, handle: Handle) -> Result<Arc<Link>> {
+    let mut registry = subsystem.lock();
+    registry.find(handle)?.link.clone().ok_or(EALREADY)
+}
+
+fn call_port(link: &Arc<Link>, argument: usize) -> Result {
+    const TIMEOUT_MAX: u32 = 3_600_000;
+
+    let mut request = UserStruct::<uapi::multikernel_ioctl_call>::read(argument)?;
+    let value = &request.value;
+    check_flags(value.flags, 0)?;
+    check_flags(value.reserved, 0)?;
+    if value.port == abi::PORT_NONE || !(1..=TIMEOUT_MAX).contains(&value.timeout_ms) {
+        return Err(EINVAL);
+    }
+    if value.request_bytes as usize > call::CALL_MAX {
+        return Err(EMSGSIZE);
+    }
+    let mut sent = KVec::new();
+    let from = UserPtr::from_addr(value.request as usize);
+    UserSlice::new(from, value.request_bytes as usize).read_all(&mut sent, GFP_KERNEL)?;
+    let cpu = (value.cpu != uapi::MULTIKERNEL_CPU_ANY).then_some(value.cpu);
+    let mut answer = KVec::from_elem(0u8, call::CALL_MAX, GFP_KERNEL)?;
+    let bytes = call::call(link, cpu, value.port, &sent, &mut answer, value.timeout_ms)?;
+    let got = answer.get(..bytes).ok_or(EMSGSIZE)?;
+    let fits = bytes <= value.answer_bytes as usize;
+    if fits {
+        let to = UserPtr::from_addr(value.answer as usize);
+        UserSlice::new(to, bytes).writer().write_slice(got)?;
+    }
+    // CAST: At most `CALL_MAX`.
+    request.value.answer_bytes = bytes as u32;
+    request.write()?;
+    if !fits {
+        return Err(EMSGSIZE);
+    }
+    Ok(())
 }
 
 /// What `multikernel_ioctl_start::hang_ms` means; `None` for never.

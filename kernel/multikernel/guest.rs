@@ -32,7 +32,14 @@ use kernel::{
     }, //
 };
 
-use crate::abi;
+use crate::{
+    abi,
+    link::{
+        call,
+        inbox,
+        peer, //
+    }, //
+};
 
 mod clock;
 mod console;
@@ -155,10 +162,30 @@ fn device_setup() -> Result {
     area.set_guest_features(features);
     area.set_guest_doorbell(x86::apic_id(0), vector);
 
+    join_link();
     power::announce_running();
     // What the host wrote before it knew of the doorbell.
     answer();
     Ok(())
+}
+
+/// Takes part in the link to the host, if there is one; this kernel can do without.
+#[link_section = ".init.text"]
+fn join_link() {
+    let Some(facts) = FACTS.as_ref() else {
+        return;
+    };
+    let Some((base, size)) = facts.link else {
+        return;
+    };
+    let joined = inbox::set_up()
+        .and_then(|()| call::set_up())
+        .and_then(|()| shared::map_link(base, size))
+        .and_then(|region| peer::join_host(region, facts.id, facts.epoch));
+    match joined {
+        Ok(()) => pr_info!("link to the host at {:#x}\n", base),
+        Err(error) => pr_err!("no link to the host: {:?}\n", error),
+    }
 }
 
 /// The host rang this CPU, in whose doorbell interrupt this runs: shows that it is alive.
@@ -169,6 +196,7 @@ fn doorbell() {
     if let Some(area) = shared::area() {
         area.count_beat(cpu);
     }
+    inbox::doorbell();
     if cpu == 0 {
         answer();
     }
@@ -193,4 +221,5 @@ fn cpu_changed(cpu: u32, online: bool, cpus: u32) {
         area.set_cpu_online(cpu, x86::apic_id(cpu), online);
         area.set_guest_cpus(cpus);
     }
+    inbox::cpu_changed(cpu, online);
 }

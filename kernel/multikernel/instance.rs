@@ -25,6 +25,7 @@ use crate::{
     cpu::Held,
     image::Room,
     ledger::{InstanceId, Region},
+    link::outbox::Link,
     memory::SharedPages,
     pulse::Pulse,
     registry::Subsystem, //
@@ -217,6 +218,10 @@ pub(crate) struct Instance {
     pub(crate) ranges: KVec<RangeInfo>,
     /// The area that it shares with the host.
     pub(crate) shared: Arc<SharedPages>,
+    /// Memory for its link to the host.
+    pub(crate) link_pages: Arc<SharedPages>,
+    /// Its link to the host, in this life.
+    pub(crate) link: Option<Arc<Link>>,
     /// How many events there have been about it.
     pub(crate) events: u64,
     /// How its CPUs are watched while it runs.

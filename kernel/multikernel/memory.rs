@@ -18,10 +18,7 @@ use kernel::{
     uaccess::UserSlice, //
 };
 
-use crate::{
-    abi::SHARED_SIZE,
-    ledger::Region, //
-};
+use crate::ledger::Region;
 
 /// Bytes of a page.
 pub(crate) const PAGE_SIZE: u64 = 4096;
@@ -220,17 +217,15 @@ impl Region {
     }
 }
 
-/// Pages of the host that an instance's spawn kernel and the host's user space see as well: the
-/// shared area.
+/// Pages of the host that an instance's spawn kernel sees as well: the shared area, which the
+/// host's user space also sees, and a link's memory.
 ///
 /// They are not lent memory, so that a process which still has them mapped when the instance is
 /// gone sees nothing but what it saw before. All access is by single volatile words.
 pub(crate) struct SharedPages {
     page: *mut bindings::page,
+    size: u64,
 }
-
-/// Pages of a [`SharedPages`], as a power of two.
-const SHARED_ORDER: u32 = (SHARED_SIZE / PAGE_SIZE).ilog2();
 
 // SAFETY: The pages are plain memory, and every access to them is one volatile word.
 unsafe impl Send for SharedPages {}
@@ -238,19 +233,37 @@ unsafe impl Send for SharedPages {}
 unsafe impl Sync for SharedPages {}
 
 impl SharedPages {
-    /// Allocates them, zeroed.
+    /// Allocates `size` bytes of them, zeroed: a power of two, at least a page.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
+    /// `ENOMEM`; `EINVAL` for another size.
+    pub(crate) fn new(size: u64) -> Result<Self> {
+        if !size.is_power_of_two() || size < PAGE_SIZE {
+            return Err(EINVAL);
+        }
         let flags = bindings::GFP_KERNEL | bindings::__GFP_ZERO | bindings::__GFP_NOWARN;
         // SAFETY: In process context; returns pages or NULL.
-        let page = unsafe { bindings::alloc_pages(flags, SHARED_ORDER) };
+        let page = unsafe { bindings::alloc_pages(flags, Self::order(size)) };
         if page.is_null() {
             return Err(ENOMEM);
         }
-        Ok(Self { page })
+        Ok(Self { page, size })
+    }
+
+    /// How many pages that are, as a power of two.
+    fn order(size: u64) -> u32 {
+        pages(size).checked_ilog2().unwrap_or(0)
+    }
+
+    /// How many bytes they are.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where this kernel has them: page-aligned, for reads and writes, for as long as `self` lives.
+    pub(crate) fn address(&self) -> *mut u8 {
+        direct_map(self.phys())
     }
 
     /// Their physical address.
@@ -262,7 +275,7 @@ impl SharedPages {
     /// The word of type `T` at `offset`, if it is inside and aligned.
     fn word<T>(&self, offset: u64) -> Option<*mut T> {
         let size = size_of::<T>() as u64;
-        let inside = offset % size == 0 && offset.checked_add(size)? <= SHARED_SIZE;
+        let inside = offset % size == 0 && offset.checked_add(size)? <= self.size;
         inside.then(|| direct_map(self.phys() + offset).cast())
     }
 
@@ -306,9 +319,9 @@ impl SharedPages {
 
 impl Drop for SharedPages {
     fn drop(&mut self) {
-        // SAFETY: Allocated in `new` with the same order; whoever could see the pages held a
+        // SAFETY: Allocated in `new`, of the same order; whoever could see the pages held a
         // reference to `self`, or was a spawn whose CPUs have been parked.
-        unsafe { bindings::__free_pages(self.page, SHARED_ORDER) };
+        unsafe { bindings::__free_pages(self.page, Self::order(self.size)) };
     }
 }
 

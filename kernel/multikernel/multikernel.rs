@@ -24,6 +24,7 @@
 //! - [`user`], [`file`]: structures and files of user space
 //! - [`arch`]: starting, stopping and parking a CPU
 //! - [`notifier`]: what the host calls when it ends, sleeps or panics
+//! - [`link`]: messages between two kernels
 //! - [`fault`]: faults to order, for tests
 //!
 //! [`abi`] is what two kernels share. [`guest`] is the other side: console, clock, power.
@@ -50,6 +51,7 @@ mod hotplug;
 mod image;
 mod instance;
 mod ledger;
+mod link;
 mod load;
 mod memory;
 mod notifier;
@@ -107,9 +109,11 @@ impl kernel::InPlaceModule for Multikernel {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _: {
-                set_up().inspect_err(|error| {
-                    pr_warn!("not available on this machine: {}\n", error.to_errno());
-                })?;
+                if !is_spawn() {
+                    set_up().inspect_err(|error| {
+                        pr_warn!("not available on this machine: {}\n", error.to_errno());
+                    })?;
+                }
             },
             device <- MiscDeviceRegistration::register(MiscDeviceOptions {
                 name: c"multikernel",
@@ -123,21 +127,29 @@ impl kernel::InPlaceModule for Multikernel {
 ///
 /// Called in interrupt context, by the platform interrupt.
 unsafe extern "C" fn rung() {
-    Subsystem::schedule_reap();
+    // Who rings has sent a message, or has ended; in the same moment perhaps both.
+    if !link::inbox::doorbell() || link::inbox::any_ended() {
+        Subsystem::schedule_reap();
+    }
 }
 
-/// Sets up what the device file needs.
+/// Whether this kernel is a spawn, which has no firmware memory to lend from, and whose doorbell is
+/// the guest part's. Its device file is for messages alone.
+fn is_spawn() -> bool {
+    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+    let is_spawn = guest::active();
+    #[cfg(not(CONFIG_MULTIKERNEL_GUEST))]
+    let is_spawn = false;
+    is_spawn
+}
+
+/// Sets up what the device file of a host needs.
 ///
 /// # Errors
 ///
-/// `EOPNOTSUPP` in a spawn kernel and where memory is encrypted, `ENOSPC` where there are not even
+/// `EOPNOTSUPP` where memory is encrypted, `ENOSPC` where there are not even
 /// two free pages below 1 MiB, `ENOMEM`.
 fn set_up() -> Result {
-    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
-    if guest::active() {
-        // A spawn kernel has no firmware memory to lend from, and its doorbell is the guest part's.
-        return Err(EOPNOTSUPP);
-    }
     platform::check_machine()?;
     let mut low = ledger::MemoryLedger::new(memory::PAGE_SIZE);
     low_memory::for_each_range(|base, size| low.insert(base, size, memory::node_of(base), true))?;
@@ -163,8 +175,11 @@ fn set_up() -> Result {
     let subsystem = Subsystem::set_up(KBox::leak(trampoline))?;
     subsystem.lock().low = rest;
 
+    link::inbox::set_up()?;
+    link::call::set_up()?;
     pool::add_boot_memory(subsystem)?;
     hotplug::watch()?;
+    hotplug::watch_for_messages()?;
     shutdown::watch()?;
     #[cfg(CONFIG_PM_SLEEP)]
     suspend::watch()?;

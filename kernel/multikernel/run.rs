@@ -10,9 +10,13 @@ use core::mem::offset_of;
 
 use kernel::{
     prelude::*,
-    sync::CondVarTimeoutResult,
+    sync::{
+        Arc,
+        CondVarTimeoutResult, //
+    },
     time::msecs_to_jiffies,
-    transmute::AsBytes, //
+    transmute::AsBytes,
+    uapi, //
 };
 
 use crate::{
@@ -21,6 +25,7 @@ use crate::{
     cpu,
     event,
     instance::{Handle, Instance, Reason, State},
+    link::{outbox::Link, peer},
     memory::SharedPages,
     registry::{Purpose, Subsystem},
     watch, //
@@ -46,7 +51,9 @@ pub(crate) fn start(
     hang_ms: Option<u32>,
 ) -> Result {
     let mut image = None;
-    let mut header = None;
+    let mut life = None;
+    // Allocated without the registry's mutex; an instance has the same CPUs all its life.
+    let mut apic_ids = KVec::with_capacity(uapi::MULTIKERNEL_CPUS_MAX as usize, GFP_KERNEL)?;
     let mut holdings = subsystem.take_holdings(handle, Purpose::Work, |instance| {
         instance.check_idle()?;
         image = Some(instance.image.ok_or(ENOEXEC)?);
@@ -56,21 +63,38 @@ pub(crate) fn start(
         if !instance.holdings.as_ref().is_some_and(inside) {
             return Err(EADDRNOTAVAIL);
         }
-        header = Some(begin_life(instance)?);
-        // The spawn changes what was loaded: it cannot be started again as it is.
-        instance.image = None;
-        instance.pulse.begin(hang_ms, event::now());
-        instance.change(subsystem, State::Running, Reason::None);
+        for &cpu in &instance.cpus {
+            // There is room for as many as an instance can have.
+            let _ = apic_ids.push_within_capacity(apic::number_of_cpu(cpu));
+        }
+        life = Some(begin_life(instance, core::mem::take(&mut apic_ids))?);
         Ok(())
     })?;
-    let (image, (shared, header)) = (image.ok_or(ENOEXEC)?, header.ok_or(ENOEXEC)?);
-    write_header(&shared, header);
+    let link = match life.as_mut().ok_or(ENOEXEC).and_then(open_link) {
+        Ok(link) => link,
+        Err(error) => {
+            subsystem.put_back(handle, holdings, |_| {});
+            return Err(error);
+        }
+    };
+    let (image, life) = (image.ok_or(ENOEXEC)?, life.ok_or(ENOEXEC)?);
+    write_header(&life.shared, life.header);
+    if let Ok(instance) = subsystem.lock().find(handle) {
+        // The spawn changes what was loaded: it cannot be started again as it is.
+        instance.image = None;
+        instance.link = Some(link);
+        instance.pulse.begin(hang_ms, event::now());
+        instance.change(subsystem, State::Running, Reason::None);
+    }
 
     // SAFETY: `tables` were built in `create::furnish` to map the trampoline page and all memory of
     // the instance; the check of the image found `entry` in that memory. They are part of the
     // holdings, which are taken apart only when the CPUs have been parked.
     let result =
         unsafe { cpu::enter_spawn(&mut holdings.cpus, &holdings.tables, image.entry, argument) };
+    if result.is_err() {
+        close_link(subsystem, handle);
+    }
     subsystem.put_back(handle, holdings, |instance| {
         if result.is_err() {
             instance.change(subsystem, State::Failed, Reason::NoConfirm);
@@ -82,8 +106,37 @@ pub(crate) fn start(
     result
 }
 
-/// Counts one life more, and makes the header that it begins with.
-fn begin_life(instance: &mut Instance) -> Result<(kernel::sync::Arc<SharedPages>, SharedHeader)> {
+/// What a life of an instance begins with.
+struct Life {
+    shared: Arc<SharedPages>,
+    link_pages: Arc<SharedPages>,
+    header: SharedHeader,
+    /// Of the CPUs that the spawn may have.
+    apic_ids: KVec<u32>,
+}
+
+/// Makes the link for a life, and notes in its header where it is.
+fn open_link(life: &mut Life) -> Result<Arc<Link>> {
+    let header = &mut life.header;
+    let apic_ids = core::mem::take(&mut life.apic_ids);
+    let link = peer::open(&life.link_pages, header.id, header.epoch, apic_ids)?;
+    header.link_base = life.link_pages.phys();
+    header.link_size = life.link_pages.size();
+    Ok(link)
+}
+
+/// Ends an instance's link, if it has one, before anybody can start it again.
+fn close_link(subsystem: &Subsystem, handle: Handle) {
+    let mut registry = subsystem.lock();
+    let link = registry.find(handle).ok().and_then(|it| it.link.take());
+    drop(registry);
+    if let Some(link) = link {
+        peer::close(&link);
+    }
+}
+
+/// Counts one life more, and makes what it begins with.
+fn begin_life(instance: &mut Instance, apic_ids: KVec<u32>) -> Result<Life> {
     let clock = platform::wall_clock();
     let host = doorbell::apic_id()?;
     instance.epoch = instance.epoch.wrapping_add(1).max(1);
@@ -103,10 +156,12 @@ fn begin_life(instance: &mut Instance) -> Result<(kernel::sync::Arc<SharedPages>
         host_apic_id: host.get(),
         wall_tsc: clock.tsc,
         host_vector: u32::from(doorbell::VECTOR),
-        reserved0: 0,
+        minor: abi::ABI_MINOR,
+        link_base: 0,
+        link_size: 0,
         console_start: instance.shared.read_u64(tail),
         name: *instance.name.field(),
-        reserved1: [0; 112],
+        reserved1: [0; 96],
         guest_state: abi::GUEST_SILENT,
         guest_vector: 0,
         guest_apic_id: 0,
@@ -117,7 +172,12 @@ fn begin_life(instance: &mut Instance) -> Result<(kernel::sync::Arc<SharedPages>
         end_apic_id: 0,
         end_message: [0; abi::MESSAGE_LENGTH],
     };
-    Ok((instance.shared.clone(), header))
+    Ok(Life {
+        shared: instance.shared.clone(),
+        link_pages: instance.link_pages.clone(),
+        header,
+        apic_ids,
+    })
 }
 
 /// Writes the header, strikes out what the CPUs said in an earlier life, and empties the input
@@ -172,6 +232,7 @@ pub(crate) fn stop_if(
         Ok(())
     })?;
     let result = cpu::park_all(&mut holdings.cpus);
+    close_link(subsystem, handle);
     subsystem.put_back(handle, holdings, |instance| match result {
         Ok(()) => {
             let state = match reason {

@@ -44,6 +44,8 @@ unsafe impl Plain for uapi::multikernel_ioctl_read_memory {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_events {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_call {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_event {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_cpu {}

@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What debugfs shows: `/sys/kernel/debug/multikernel/{ledger,instances}`, read-only text.
+//! What debugfs shows: `/sys/kernel/debug/multikernel/{ledger,instances,links}`, read-only text.
 //!
-//! Takes the registry's mutex for the time of one read. Nothing depends on the format.
+//! Takes the registry's mutex, or an inbox's lock, for the time of one read. Nothing depends on the
+//! format.
 
 use kernel::{
     debugfs::{Dir, File},
     fmt,
     prelude::*,
-    str::CStr, //
+    str::CStr,
+    sync::{
+        atomic::Relaxed,
+        SetOnce, //
+    }, //
 };
 
 use crate::{
     cpu_ledger::CpuOwner,
     fault::Knobs,
     ledger::{Entry, Owner},
+    link::inbox,
     registry::Subsystem, //
 };
 
@@ -25,6 +31,8 @@ pub(crate) struct View {
     ledger: File<Ledger>,
     #[pin]
     instances: File<Instances>,
+    #[pin]
+    links: File<Links>,
     _knobs: Knobs,
     _directory: Dir,
 }
@@ -32,10 +40,11 @@ pub(crate) struct View {
 impl View {
     /// Creates the files.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
-        let directory = Dir::new(c"multikernel");
+        let directory = directory();
         try_pin_init!(Self {
             ledger <- directory.read_only_file(Self::LEDGER, Ledger),
             instances <- directory.read_only_file(Self::INSTANCES, Instances),
+            links <- directory.read_only_file(Self::LINKS, Links),
             _knobs: Knobs::new(&directory)?,
             _directory: directory.clone(),
         })
@@ -43,6 +52,50 @@ impl View {
 
     const LEDGER: &'static CStr = c"ledger";
     const INSTANCES: &'static CStr = c"instances";
+    const LINKS: &'static CStr = c"links";
+}
+
+/// The directory of everything that this kernel shows.
+pub(crate) fn directory() -> Dir {
+    static DIRECTORY: SetOnce<Dir> = SetOnce::new();
+
+    if DIRECTORY.as_ref().is_none() {
+        // During boot, where initcalls come one after another.
+        DIRECTORY.populate(Dir::new(c"multikernel"));
+    }
+    DIRECTORY
+        .as_ref()
+        .cloned()
+        .unwrap_or_else(|| Dir::new(c"multikernel"))
+}
+
+struct Links;
+
+impl kernel::debugfs::Writer for Links {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for link in &inbox::links().map_err(|_| fmt::Error)? {
+            let counters = &link.counters;
+            writeln!(
+                f,
+                "{} epoch {} minor {} {} sent {} rung {} stalls {} received {} undeliverable {} \
+                 broken {}",
+                link.peer_id(),
+                link.region.layout().epoch(),
+                link.region.minor(link.peer()),
+                match link.check_up() {
+                    Ok(()) => "up",
+                    Err(_) => "down",
+                },
+                counters.sent.load(Relaxed),
+                counters.rung.load(Relaxed),
+                counters.stalls.load(Relaxed),
+                counters.received.load(Relaxed),
+                counters.undeliverable.load(Relaxed),
+                counters.broken.load(Relaxed),
+            )?;
+        }
+        Ok(())
+    }
 }
 
 struct Ledger;

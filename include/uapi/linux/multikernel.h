@@ -77,10 +77,16 @@
  *  - EMFILE, ENFILE: no further file descriptor can be opened.
  *  - ENOEXEC: start without an image loaded.
  *  - EALREADY: stop of an instance that is not running.
- *  - EAGAIN: read(2) with O_NONBLOCK, and there is no event.
+ *  - EAGAIN: read(2) with O_NONBLOCK, and there is no event; a message for which
+ *    the other kernel has no room at the moment.
  *  - EINTR: a signal arrived during a wait. What the call documents holds.
  *  - ETIMEDOUT: the deadline passed, or a CPU did not confirm. What the call
  *    documents holds.
+ *  - ENOTCONN: the other kernel does not take part in the link, or not yet.
+ *  - EPIPE: the other kernel ended meanwhile.
+ *  - ECONNREFUSED: nobody has the port in the other kernel.
+ *  - EMSGSIZE: a message or an answer that is too long.
+ *  - EPROTO: the other kernel broke the rules of the link.
  */
 
 /* The ioctl type, documented in ioctl-number.rst */
@@ -129,6 +135,7 @@ enum {
 	MULTIKERNEL_CMD_DESTROY = 0x43,
 	MULTIKERNEL_CMD_RING = 0x44,
 	MULTIKERNEL_CMD_READ_MEMORY = 0x45,
+	MULTIKERNEL_CMD_CALL = 0x46,
 };
 
 /* Owners of a CPU or of a memory range */
@@ -522,6 +529,54 @@ struct multikernel_ioctl_read_memory {
 
 #define MULTIKERNEL_IOCTL_READ_MEMORY \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_READ_MEMORY)
+
+/* Any CPU of the other kernel, for &multikernel_ioctl_call.cpu */
+#define MULTIKERNEL_CPU_ANY		0xffffffff
+
+/* Ports that every kernel has: one that answers with what it was sent. */
+#define MULTIKERNEL_PORT_ECHO		1
+
+/* The most bytes of a call and of an answer. */
+#define MULTIKERNEL_CALL_MAX		1024
+
+/**
+ * struct multikernel_ioctl_call - ioctl(MULTIKERNEL_IOCTL_CALL)
+ * @size:	Input; sizeof(struct multikernel_ioctl_call)
+ * @flags:	Input; 0
+ * @port:	Input; the port that is called, not 0
+ * @cpu:	Input; number of the other kernel's CPU on which it is called, or
+ *		%MULTIKERNEL_CPU_ANY (EINVAL if it has no such CPU)
+ * @timeout_ms:	Input; how long to wait for the answer, 1..3600000
+ * @request_bytes: Input; bytes at @request, at most %MULTIKERNEL_CALL_MAX
+ * @answer_bytes: Input; bytes that fit at @answer; Output; bytes of the answer,
+ *		also if it is EMSGSIZE that they do not fit
+ * @reserved:	Input; 0
+ * @request:	Input; user pointer to what is sent
+ * @answer:	Input; user pointer to where the answer goes
+ *
+ * Calls a port of the kernel at the other end of the link and waits for its
+ * answer: on an instance fd the spawn kernel's, on /dev/multikernel of a spawn
+ * kernel the host's. The answer may be an errno of its own.
+ *
+ * ENOTCONN: the spawn kernel has no support for links, or is not up yet.
+ * EALREADY: none runs. ETIMEDOUT, EINTR: the call has been sent, and what it
+ * does is done; a late answer is ignored. EBUSY: too many calls wait.
+ */
+struct multikernel_ioctl_call {
+	__u32	size;
+	__u32	flags;
+	__u32	port;
+	__u32	cpu;
+	__u32	timeout_ms;
+	__u32	request_bytes;
+	__u32	answer_bytes;
+	__u32	reserved;
+	__aligned_u64 request;
+	__aligned_u64 answer;
+};
+
+#define MULTIKERNEL_IOCTL_CALL \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_CALL)
 
 /**
  * struct multikernel_ioctl_events - ioctl(MULTIKERNEL_IOCTL_EVENTS)

@@ -19,10 +19,7 @@ use core::hint::{
 
 use kernel::{
     bindings,
-    debugfs::{
-        Dir,
-        Reader, //
-    },
+    debugfs::Reader,
     new_spinlock,
     prelude::*,
     sync::atomic::{
@@ -90,7 +87,7 @@ fn setup() -> Result {
     if !super::active() {
         return Ok(());
     }
-    let directory = Dir::new(c"multikernel");
+    let directory = crate::view::directory();
     let file = KBox::pin_init(directory.write_only_file(c"crash", Request), GFP_KERNEL)?;
     // It is there for as long as the kernel is.
     core::mem::forget(file);
@@ -269,12 +266,9 @@ fn spin_without_idt() -> Result {
     let none = [0_u16; 5];
     // SAFETY: None, this is the fault. With interrupts off and no instruction after it that can
     // fault, nothing looks at the table until the host resets this CPU.
-    unsafe {
-        kernel::asm!(
-            "cli; lidt ({}); 2: pause; jmp 2b";
-            in(reg) none.as_ptr(),
-            options(noreturn),
-        )
+    unsafe { kernel::asm!("cli; lidt ({})"; in(reg) none.as_ptr()) };
+    loop {
+        spin_loop();
     }
 }
 

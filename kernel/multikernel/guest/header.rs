@@ -44,6 +44,8 @@ pub(super) struct Facts {
     pub(super) host: Option<Doorbell>,
     /// Where this life's console output begins.
     pub(super) console_start: u64,
+    /// Physical address and size of the link to the host, if there is one.
+    pub(super) link: Option<(u64, u64)>,
 }
 
 /// Why a header is refused.
@@ -121,6 +123,9 @@ pub(super) fn check(header: &SharedHeader) -> Result<Facts, Refusal> {
         },
         host,
         console_start: header.console_start,
+        // A host of minor version 0 has zeroes there.
+        link: (header.minor >= 1 && header.link_base != 0)
+            .then_some((header.link_base, header.link_size)),
     })
 }
 
@@ -157,10 +162,12 @@ mod tests {
             host_apic_id: 3,
             wall_tsc: 12345,
             host_vector: 247,
-            reserved0: 0,
+            minor: 1,
+            link_base: 0,
+            link_size: 0,
             console_start: 99,
             name: [0; NAME_LENGTH],
-            reserved1: [0; 112],
+            reserved1: [0; 96],
             guest_state: 0,
             guest_vector: 0,
             guest_apic_id: 0,

@@ -32,6 +32,7 @@ use crate::{
         self,
         CpuRegisters, //
     },
+    link::peer,
     notifier::Notifier, //
 };
 
@@ -88,6 +89,9 @@ pub(super) fn end_on_panic() {
 
 /// Writes the state to the shared area and rings the host.
 fn publish(state: u32) {
+    if state > abi::GUEST_RUNNING {
+        peer::leave_host();
+    }
     if let Some(area) = shared::area() {
         area.set_guest_state(state);
     }

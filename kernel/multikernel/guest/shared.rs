@@ -46,8 +46,12 @@ use crate::{
         REGISTERS_VALID,
         SHARED_SIZE, //
     },
+    link::region::Region,
     ring::RingMemory, //
 };
+
+/// The most bytes that a link is believed to have.
+const LINK_BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes of the shared area.
 const SIZE: usize = SHARED_SIZE as usize;
@@ -154,6 +158,44 @@ pub(super) fn map_for_good() -> Result {
         return Err(ENOMEM);
     }
     Ok(())
+}
+
+/// Maps the link to the host for good.
+///
+/// # Errors
+///
+/// `EINVAL` if it cannot be where it is said to be, `ENOMEM`, `EPROTO` if its header is refused;
+/// each with a message.
+#[link_section = ".init.text"]
+pub(super) fn map_link(base: u64, size: u64) -> Result<Region> {
+    let end = base.checked_add(size).ok_or(EINVAL)?;
+    if base % bindings::PAGE_SIZE as u64 != 0 || end > 1 << 52 || size > LINK_BYTES_MAX {
+        pr_err!("no link: {:#x} and {:#x} bytes cannot be\n", base, size);
+        return Err(EINVAL);
+    }
+    // SAFETY: The memory map has been read.
+    if unsafe { bindings::e820__mapped_any(base, end, bindings::e820_type_E820_TYPE_RAM) } {
+        pr_err!("no link: {:#x} is RAM of this kernel\n", base);
+        return Err(EINVAL);
+    }
+    // SAFETY: The range is not RAM, and `ioremap()` works.
+    let mapped = unsafe {
+        bindings::memremap(base, size as usize, bindings::MEMREMAP_WB as usize) //
+    };
+    if mapped.is_null() {
+        return Err(ENOMEM);
+    }
+    // SAFETY: `memremap()` mapped `size` bytes from a page-aligned address; it is never unmapped
+    // if this succeeds.
+    match unsafe { Region::of_other(mapped.cast(), size) } {
+        Ok(region) => Ok(region),
+        Err(why) => {
+            pr_err!("no link: {:?}\n", why);
+            // SAFETY: This is what `memremap()` mapped, and nobody uses it.
+            unsafe { bindings::memunmap(mapped) };
+            Err(EPROTO)
+        }
+    }
 }
 
 /// Returns the shared area, if it is mapped.

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Links: how two kernels talk.
+//!
+//! A link joins two kernels, the host and a spawn. It is a region of memory in which each side has
+//! lanes, rings of 64-byte slots from one of its CPUs to one of the other's, and a doorbell, one
+//! interrupt vector. Documentation/multikernel/messaging.rst has the wire format and what may be
+//! relied on.
+//!
+//! From the bottom up, the first four without `unsafe` and tested on the build machine:
+//!
+//! - [`layout`]: where in the region things are
+//! - [`lane`]: slots there and back
+//! - [`data`]: what is longer than a lane; no message of the kernel's own is
+//! - [`wake`]: when a doorbell is rung
+//! - [`region`]: the memory itself
+//! - [`outbox`]: the link itself, and what sends
+//! - [`inbox`]: what receives, ports and their handlers
+//! - [`call`]: messages that are answered
+//! - [`peer`]: links to instances, as the host makes them, and to the host, as a spawn finds it
+
+pub(crate) mod call;
+#[allow(dead_code)]
+pub(crate) mod data;
+pub(crate) mod inbox;
+pub(crate) mod lane;
+pub(crate) mod layout;
+pub(crate) mod outbox;
+pub(crate) mod peer;
+pub(crate) mod region;
+pub(crate) mod wake;

@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receiving: what a CPU does when its doorbell rings.
+//!
+//! Each CPU has an *inbox*: the links that are up, each with the lanes that lead to this CPU, and
+//! the ports that messages go to. It is guarded by a spinlock with interrupts off, which nobody but
+//! its own CPU takes unless links or ports come and go, so that CPUs which receive share nothing.
+//! A doorbell takes a bounded number of messages; if there are more, a work item on the same CPU
+//! takes the rest, without any further doorbell, until there are none.
+//!
+//! The inbox of a CPU that is offline is looked after by CPU 0, whose APIC id is in its bells.
+
+use kernel::{
+    cpu::CpuId,
+    new_mutex,
+    new_spinlock_irq,
+    new_work,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Arc,
+        Mutex,
+        SetOnce,
+        SpinLockIrq, //
+    },
+    workqueue::{
+        self,
+        impl_has_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use super::{
+    call,
+    lane::{
+        Header,
+        Receiver, //
+    },
+    outbox::Link,
+    region::LaneWords,
+    wake::Sleeper, //
+};
+use crate::{
+    abi,
+    room, //
+};
+
+/// Messages that one doorbell takes at most, of one link.
+const DOORBELL_BUDGET: usize = 64;
+/// Messages that the work item takes before others get to run, of one link.
+const WORK_BUDGET: usize = 256;
+
+/// A message that has come.
+pub(crate) struct Incoming<'a> {
+    /// Over which link.
+    pub(crate) link: &'a Arc<Link>,
+    /// The CPU of the other side that sent it, as that side says.
+    pub(crate) from: u32,
+    /// What it is.
+    pub(crate) header: Header,
+    /// A copy of its payload, which nobody else changes.
+    pub(crate) payload: &'a [u8],
+}
+
+/// What receives the messages to a port.
+pub(crate) trait Handler: Send + Sync {
+    /// A message has come. Called on the CPU that it was sent to, with interrupts off and an
+    /// inbox locked: it must be short, must not sleep, and must not add or remove ports or links.
+    fn receive(&self, message: &Incoming<'_>);
+}
+
+/// A link in an inbox.
+struct Attached {
+    link: Arc<Link>,
+    /// The other side's CPU, and the lane from there to here.
+    lanes: KVec<(u32, Receiver<LaneWords>)>,
+    /// How many of the other side's lanes have been looked at.
+    seen: u32,
+    sleeper: Sleeper,
+    /// For one message.
+    buffer: KVec<u8>,
+}
+
+/// A port, and who has it.
+type Port = (u32, Arc<dyn Handler>);
+
+#[derive(Default)]
+struct Inbox {
+    links: KVec<KBox<Attached>>,
+    ports: KVec<Port>,
+}
+
+/// The inbox of a CPU.
+#[pin_data]
+struct CpuInbox {
+    cpu: u32,
+    /// Whether CPU 0 looks after it.
+    orphaned: Atomic<bool>,
+    #[pin]
+    inbox: SpinLockIrq<Inbox>,
+    #[pin]
+    work: Work<CpuInbox>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for CpuInbox { self.work }
+}
+
+impl WorkItem for CpuInbox {
+    type Pointer = Arc<CpuInbox>;
+
+    fn run(this: Arc<CpuInbox>) {
+        while this.take(WORK_BUDGET) == Left::Some {
+            crate::cpu::cond_resched();
+        }
+    }
+}
+
+/// Whether there are messages left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    None,
+    Some,
+}
+
+/// All inboxes.
+#[pin_data]
+struct Inboxes {
+    list: KVec<Arc<CpuInbox>>,
+    /// Held by who adds or removes links or ports.
+    #[pin]
+    changes: Mutex<()>,
+}
+
+static INBOXES: SetOnce<Arc<Inboxes>> = SetOnce::new();
+
+/// Makes an inbox for each CPU. To be called once, at boot.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn set_up() -> Result {
+    let mut inboxes = KVec::with_capacity(kernel::cpu::nr_cpu_ids() as usize, GFP_KERNEL)?;
+    for cpu in 0..kernel::cpu::nr_cpu_ids() {
+        let online = is_online(cpu);
+        let inbox = Arc::pin_init(
+            pin_init!(CpuInbox {
+                cpu,
+                orphaned: Atomic::new(!online),
+                inbox <- new_spinlock_irq!(Inbox::default(), "multikernel::inbox"),
+                work <- new_work!("multikernel::inbox_work"),
+            }),
+            GFP_KERNEL,
+        )?;
+        // There is room.
+        let _ = inboxes.push_within_capacity(inbox);
+    }
+    INBOXES.populate(Arc::pin_init(
+        pin_init!(Inboxes {
+            list: inboxes,
+            changes <- new_mutex!((), "multikernel::inbox_changes"),
+        }),
+        GFP_KERNEL,
+    )?);
+    Ok(())
+}
+
+fn inboxes() -> &'static [Arc<CpuInbox>] {
+    INBOXES.as_ref().map_or(&[], |inboxes| &inboxes.list)
+}
+
+/// Takes the mutex of those who add or remove something.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` before [`set_up`], or where it failed.
+fn changes() -> Result<Guard<'static, (), MutexBackend>> {
+    let inboxes = INBOXES.as_ref().ok_or(EOPNOTSUPP)?;
+    Ok(inboxes.changes.lock())
+}
+
+fn is_online(cpu: u32) -> bool {
+    CpuId::from_u32(cpu).is_some_and(crate::cpu::is_online)
+}
+
+fn apic_id(cpu: u32) -> u32 {
+    CpuId::from_u32(cpu).map_or(0, crate::arch::apic::number_of_cpu)
+}
+
+/// This CPU has been rung. Called in its interrupt; returns whether there was a message.
+pub(crate) fn doorbell() -> bool {
+    let this = CpuId::current().as_u32();
+    let mut any = false;
+    for inbox in inboxes() {
+        if inbox.cpu == this || (this == 0 && inbox.orphaned.load(Relaxed)) {
+            let before = inbox.received();
+            if inbox.take(DOORBELL_BUDGET) == Left::Some {
+                enqueue(inbox.cpu);
+            }
+            any |= inbox.received() != before;
+        }
+    }
+    any
+}
+
+impl CpuInbox {
+    /// Messages received so far over the links that are attached.
+    fn received(&self) -> u64 {
+        self.inbox.lock().links.iter().fold(0, |sum, attached| {
+            let lanes = attached.lanes.iter().map(|(_, lane)| lane.head());
+            lanes.fold(sum, u64::wrapping_add)
+        })
+    }
+
+    /// Takes messages, at most `budget` of each link.
+    fn take(&self, budget: usize) -> Left {
+        let mut inbox = self.inbox.lock();
+        let Inbox { links, ports } = &mut *inbox;
+        let mut left = Left::None;
+        for attached in links {
+            if attached.take(self.cpu, ports, budget) == Left::Some {
+                left = Left::Some;
+            }
+        }
+        left
+    }
+}
+
+impl Attached {
+    fn new(link: &Arc<Link>) -> Result<Self> {
+        let lanes = link.region.layout().side(link.peer()).lanes as usize;
+        let mut buffer = KVec::new();
+        buffer.resize(link.shape().longest(), 0, GFP_KERNEL)?;
+        Ok(Self {
+            link: link.clone(),
+            lanes: KVec::with_capacity(lanes, GFP_KERNEL)?,
+            seen: 0,
+            sleeper: Sleeper::new(),
+            buffer,
+        })
+    }
+
+    /// Takes note of lanes that the other side has taken into use since.
+    fn discover(&mut self, cpu: u32) {
+        let region = &self.link.region;
+        let peer = self.link.peer();
+        // At most as many as the layout has.
+        let used = region.lanes(peer);
+        while self.seen < used {
+            let number = self.seen;
+            self.seen += 1;
+            match region.lane_ends(peer, number) {
+                Some((from, to)) if to == cpu => {
+                    if let Some(memory) = region.lane(peer, number) {
+                        let lane = Receiver::new(memory, self.link.shape());
+                        // There is room for as many as the layout has.
+                        let _ = self.lanes.push_within_capacity((from, lane));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn has_message(&mut self, cpu: u32) -> bool {
+        self.discover(cpu);
+        self.lanes.iter().any(|(_, lane)| lane.has_message())
+    }
+
+    /// Takes at most `budget` messages; if there are none left, the other side has to ring again.
+    fn take(&mut self, cpu: u32, ports: &[Port], budget: usize) -> Left {
+        let mut budget = budget;
+        loop {
+            if self.has_message(cpu) {
+                let link = self.link.clone();
+                if let Some(bell) = link.region.bell(link.side, cpu) {
+                    self.sleeper.wake(&bell);
+                }
+                let before = budget;
+                self.deliver(ports, &mut budget);
+                if budget == before {
+                    // What was there is gone: no honest sender takes a message back. It must not
+                    // keep this CPU busy.
+                    budget -= 1;
+                }
+                if budget == 0 {
+                    return Left::Some;
+                }
+                continue;
+            }
+            if self.sleeper.is_asleep() {
+                return Left::None;
+            }
+            if let Some(bell) = self.link.region.bell(self.link.side, cpu) {
+                self.sleeper.sleep(&bell);
+            } else {
+                return Left::None;
+            }
+        }
+    }
+
+    /// Takes messages in turn from each lane.
+    fn deliver(&mut self, ports: &[Port], budget: &mut usize) {
+        for (from, lane) in &mut self.lanes {
+            while *budget > 0 && !lane.is_broken() {
+                let header = match lane.receive(&mut self.buffer) {
+                    Ok(Some(header)) => header,
+                    Ok(None) => break,
+                    Err(_) => {
+                        self.link.counters.broken.add(1, Relaxed);
+                        pr_warn!(
+                            "link to {}: the lane from CPU {} is broken and not used any more\n",
+                            self.link.peer_id(),
+                            *from
+                        );
+                        break;
+                    }
+                };
+                *budget -= 1;
+                self.link.counters.received.add(1, Relaxed);
+                let port = ports.iter().find(|(number, _)| *number == header.port);
+                let message = Incoming {
+                    link: &self.link,
+                    from: *from,
+                    header,
+                    // It has room for the longest.
+                    payload: self
+                        .buffer
+                        .get(..header.length as usize)
+                        .unwrap_or_default(),
+                };
+                match port {
+                    Some((_, handler)) => handler.receive(&message),
+                    None => {
+                        self.link.counters.undeliverable.add(1, Relaxed);
+                        call::refuse(&message);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Makes room in a list of each inbox; [`changes`] keeps it there.
+fn with_room<T>(
+    inbox: &CpuInbox,
+    list: impl Fn(&mut Inbox) -> &mut KVec<T>,
+    add: impl FnOnce(&mut KVec<T>),
+) -> Result {
+    let missing = room::lacks(list(&mut inbox.inbox.lock()), 1);
+    let larger = KVec::with_capacity(missing.unwrap_or(0), GFP_KERNEL)?;
+    let mut guard = inbox.inbox.lock();
+    let list = list(&mut guard);
+    room::adopt(list, larger);
+    add(list);
+    Ok(())
+}
+
+/// Has messages of a link taken from now on. The other side may be there already or not.
+///
+/// # Errors
+///
+/// `ENOMEM`; the link is in no inbox then.
+pub(crate) fn attach(link: &Arc<Link>) -> Result {
+    let _guard = changes()?;
+    let cpus = link.region.layout().side(link.side).cpus;
+    let result = inboxes().iter().try_for_each(|inbox| {
+        if inbox.cpu >= cpus {
+            return Ok(());
+        }
+        let attached = KBox::new(Attached::new(link)?, GFP_KERNEL)?;
+        with_room(
+            inbox,
+            |inbox| &mut inbox.links,
+            // There is room.
+            |links| drop(links.push_within_capacity(attached)),
+        )?;
+        announce(inbox, link);
+        Ok(())
+    });
+    if result.is_err() {
+        remove(link);
+    }
+    result
+}
+
+/// Says in a CPU's bell of a link how it is woken: from now on it is.
+fn announce(inbox: &CpuInbox, link: &Arc<Link>) {
+    let Some(bell) = link.region.bell(link.side, inbox.cpu) else {
+        return;
+    };
+    let keeper = if inbox.orphaned.load(Relaxed) {
+        0
+    } else {
+        inbox.cpu
+    };
+    bell.announce(apic_id(keeper), is_online(inbox.cpu));
+    // Falls asleep, unless there is something already.
+    if inbox.take(WORK_BUDGET) == Left::Some {
+        enqueue(inbox.cpu);
+    }
+}
+
+/// Has the messages of a CPU taken by a work item, on the CPU that this runs on.
+fn enqueue(cpu: u32) {
+    if let Some(inbox) = inboxes().get(cpu as usize) {
+        // An error means that it is queued already, which is as good.
+        let _ = workqueue::system_highpri().enqueue::<_, 0>(inbox.clone());
+    }
+}
+
+/// Takes no messages of a link any more. When it returns, no handler is at work on one.
+pub(crate) fn detach(link: &Arc<Link>) {
+    let _guard = changes();
+    remove(link);
+}
+
+fn remove(link: &Arc<Link>) {
+    for inbox in inboxes() {
+        let mut guard = inbox.inbox.lock();
+        let at = guard
+            .links
+            .iter()
+            .position(|attached| Arc::ptr_eq(&attached.link, link));
+        let gone = at.and_then(|at| guard.links.remove(at).ok());
+        drop(guard);
+        // Freed without the lock.
+        drop(gone);
+    }
+}
+
+/// Gives a port to a handler.
+///
+/// # Errors
+///
+/// `EADDRINUSE` if it has one, `ENOMEM`.
+pub(crate) fn add_port(port: u32, handler: Arc<dyn Handler>) -> Result {
+    let _guard = changes()?;
+    let taken = |inbox: &Inbox| inbox.ports.iter().any(|(number, _)| *number == port);
+    if inboxes()
+        .first()
+        .is_some_and(|inbox| taken(&inbox.inbox.lock()))
+    {
+        return Err(EADDRINUSE);
+    }
+    let result = inboxes().iter().try_for_each(|inbox| {
+        let handler = handler.clone();
+        with_room(
+            inbox,
+            |inbox| &mut inbox.ports,
+            // There is room.
+            |ports| drop(ports.push_within_capacity((port, handler))),
+        )
+    });
+    if result.is_err() {
+        remove_port(port);
+    }
+    result
+}
+
+/// Takes a port from its handler. The caller has [`changes`]; when this returns, the handler is not
+/// at work any more.
+fn remove_port(port: u32) {
+    for inbox in inboxes() {
+        let mut guard = inbox.inbox.lock();
+        let at = guard.ports.iter().position(|(number, _)| *number == port);
+        let gone = at.and_then(|at| guard.ports.remove(at).ok());
+        drop(guard);
+        drop(gone);
+    }
+}
+
+/// A CPU goes on or off line: what is sent to it is from now on its own or CPU 0's to take.
+pub(crate) fn cpu_changed(cpu: u32, online: bool) {
+    let Some(inbox) = inboxes().get(cpu as usize) else {
+        return;
+    };
+    inbox.orphaned.store(!online, Relaxed);
+    let keeper = if online { cpu } else { 0 };
+    let guard = inbox.inbox.lock();
+    for attached in &guard.links {
+        if let Some(bell) = attached.link.region.bell(attached.link.side, cpu) {
+            bell.announce(apic_id(keeper), online);
+        }
+    }
+    drop(guard);
+    // What came in between, whoever was rung for it.
+    enqueue(cpu);
+}
+
+/// Whether the other side of any link has ended, as far as it says, or is not there yet.
+pub(crate) fn any_ended() -> bool {
+    let ended = |attached: &KBox<Attached>| {
+        let link = &attached.link;
+        link.region.state(link.peer()) != abi::LINK_UP
+    };
+    let first = inboxes().first();
+    first.is_some_and(|inbox| inbox.inbox.lock().links.iter().any(ended))
+}
+
+/// The links that are attached.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn links() -> Result<KVec<Arc<Link>>> {
+    let mut list = KVec::new();
+    let Some(first) = inboxes().first() else {
+        return Ok(list);
+    };
+    loop {
+        let inbox = first.inbox.lock();
+        if inbox.links.len() <= list.capacity() {
+            for attached in &inbox.links {
+                // There is room.
+                let _ = list.push_within_capacity(attached.link.clone());
+            }
+            return Ok(list);
+        }
+        let wanted = inbox.links.len();
+        drop(inbox);
+        list.reserve(wanted, GFP_KERNEL)?;
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One link at work: sending.
+//!
+//! Each CPU of this kernel has an *outbox*: the lanes in which it sends, made when they are first
+//! used, guarded by a spinlock with interrupts off that no other CPU takes most of the time. Where
+//! the link has no lane left for a pair of CPUs, they share one more, the common lane.
+//!
+//! Lock order: an inbox (`inbox.rs`), then an outbox, then the list of lanes.
+
+use kernel::{
+    cpu::CpuId,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        SpinLockIrq, //
+    }, //
+};
+
+use super::{
+    lane::{
+        SendError,
+        Sender,
+        Shape, //
+    },
+    region::{
+        LaneWords,
+        LastRung,
+        Region, //
+    },
+    wake, //
+};
+use crate::abi;
+
+/// Lanes in which one CPU sends, and the other side's CPU that each leads to.
+type Outbox = KVec<(u32, Sender<LaneWords>)>;
+
+/// Lanes of this side.
+struct Lanes {
+    /// How many have been taken into use.
+    used: u32,
+    /// The common lane, if it is among them.
+    common: Option<Sender<LaneWords>>,
+}
+
+/// Who is rung, apart from others on a cache line of its own.
+#[repr(align(64))]
+struct Target(LastRung);
+
+/// How this kernel rings another's CPU: APIC id and vector.
+pub(crate) type Ring = fn(u32, u8);
+
+/// What has been counted.
+pub(crate) struct Counters {
+    /// Messages sent.
+    pub(crate) sent: Atomic<u64>,
+    /// Doorbells rung.
+    pub(crate) rung: Atomic<u64>,
+    /// Messages that had to be sent again for want of credit.
+    pub(crate) stalls: Atomic<u64>,
+    /// Messages received.
+    pub(crate) received: Atomic<u64>,
+    /// Messages for a port that nobody has.
+    pub(crate) undeliverable: Atomic<u64>,
+    /// Lanes that are not used any more, because the other side did what it must not.
+    pub(crate) broken: Atomic<u64>,
+}
+
+impl Counters {
+    const fn new() -> Self {
+        Self {
+            sent: Atomic::new(0),
+            rung: Atomic::new(0),
+            stalls: Atomic::new(0),
+            received: Atomic::new(0),
+            undeliverable: Atomic::new(0),
+            broken: Atomic::new(0),
+        }
+    }
+}
+
+/// A link, as one of its sides has it.
+pub(crate) struct Link {
+    pub(crate) region: Arc<Region>,
+    shape: Shape,
+    /// Which side this kernel is, 0 or 1.
+    pub(crate) side: usize,
+    /// APIC ids that the other side may name; `None` if it is trusted with that.
+    allowed: Option<KVec<u32>>,
+    ring: Ring,
+    outboxes: KVec<Pin<KBox<SpinLockIrq<Outbox>>>>,
+    lanes: Pin<KBox<SpinLockIrq<Lanes>>>,
+    targets: KVec<Target>,
+    down: Atomic<bool>,
+    pub(crate) counters: Counters,
+}
+
+impl Link {
+    /// The side `side` of a link.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EINVAL` if the link's lanes cannot be.
+    pub(crate) fn new(
+        region: Arc<Region>,
+        side: usize,
+        allowed: Option<KVec<u32>>,
+        ring: Ring,
+    ) -> Result<Self> {
+        let layout = region.layout();
+        let shape = Shape::new(layout.lane_slots(), layout.epoch()).ok_or(EINVAL)?;
+        let (mine, peers) = (layout.side(side), layout.side(side ^ 1));
+        let mut outboxes = KVec::with_capacity(mine.cpus as usize, GFP_KERNEL)?;
+        for _ in 0..mine.cpus {
+            let room = KVec::with_capacity(peers.cpus.min(mine.lanes) as usize, GFP_KERNEL)?;
+            let outbox =
+                KBox::pin_init(new_spinlock_irq!(room, "multikernel::outbox"), GFP_KERNEL)?;
+            // There is room.
+            let _ = outboxes.push_within_capacity(outbox);
+        }
+        let mut targets = KVec::with_capacity(peers.cpus as usize, GFP_KERNEL)?;
+        for _ in 0..peers.cpus {
+            let _ = targets.push_within_capacity(Target(LastRung(Atomic::new(0))));
+        }
+        Ok(Self {
+            shape,
+            side,
+            allowed,
+            ring,
+            outboxes,
+            lanes: KBox::pin_init(
+                new_spinlock_irq!(
+                    Lanes {
+                        used: 0,
+                        common: None
+                    },
+                    "multikernel::lanes"
+                ),
+                GFP_KERNEL,
+            )?,
+            targets,
+            down: Atomic::new(false),
+            counters: Counters::new(),
+            region,
+        })
+    }
+
+    /// The other side's number.
+    pub(crate) fn peer(&self) -> usize {
+        self.side ^ 1
+    }
+
+    /// The other side's instance id, 0 for the host.
+    pub(crate) fn peer_id(&self) -> u32 {
+        self.region.layout().side(self.peer()).id
+    }
+
+    /// What lanes look like.
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Nothing is sent any more: the other side is gone.
+    pub(crate) fn set_down(&self) {
+        self.down.store(true, Relaxed);
+    }
+
+    /// That messages can be sent.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` if the other side is gone, `ENOTCONN` if it is not there yet.
+    pub(crate) fn check_up(&self) -> Result {
+        match self.region.state(self.peer()) {
+            _ if self.down.load(Relaxed) => Err(EPIPE),
+            abi::LINK_UP => Ok(()),
+            abi::LINK_GONE => Err(EPIPE),
+            _ => Err(ENOTCONN),
+        }
+    }
+
+    /// The other side's CPU that messages go to which do not care: the one of the sending CPU's
+    /// number, as far as there is one.
+    fn any_target(&self, from: u32) -> u32 {
+        let cpus = self.region.layout().side(self.peer()).cpus.max(1);
+        let first = from % cpus;
+        let online = |&cpu: &u32| {
+            let bell = self.region.bell(self.peer(), cpu);
+            bell.is_some_and(|bell| bell.is_online())
+        };
+        Iterator::chain(first..cpus, 0..first)
+            .find(online)
+            .unwrap_or(0)
+    }
+
+    /// Sends a message to a CPU of the other side, or to any. Never waits; may be called in any
+    /// context but an NMI.
+    ///
+    /// # Errors
+    ///
+    /// - `EAGAIN`: no credit, for the moment.
+    /// - `EMSGSIZE`: it is too long.
+    /// - `EINVAL`: the other side has no such CPU.
+    /// - `EPROTO`: the other side has broken the lane.
+    /// - `EPIPE`, `ENOTCONN`: as [`Self::check_up`].
+    pub(crate) fn send(&self, to: Option<u32>, kind: u8, port: u32, payload: &[u8]) -> Result {
+        self.check_up()?;
+        // The task may move to another CPU from here on. It then uses this one's outbox, which is
+        // as good as its own.
+        let from = CpuId::current().as_u32() % (self.outboxes.len().max(1) as u32);
+        let to = to.unwrap_or_else(|| self.any_target(from));
+        let target = self.targets.get(to as usize).ok_or(EINVAL)?;
+        let outbox = self.outboxes.get(from as usize).ok_or(EINVAL)?;
+
+        let mut lanes = outbox.lock();
+        let sent = self
+            .lane_to(&mut lanes, from, to)
+            .map(|lane| lane.send(kind, port, payload));
+        drop(lanes);
+        let result = match sent {
+            Some(result) => result,
+            None => self.send_common(kind, port, payload)?,
+        };
+        match result {
+            Ok(()) => {}
+            Err(SendError::Full) => {
+                self.counters.stalls.add(1, Relaxed);
+                // It may be asleep with a full lane, if it was not rung for what is in it.
+                self.ring_for(to, target);
+                return Err(EAGAIN);
+            }
+            Err(SendError::TooLong) => return Err(EMSGSIZE),
+            Err(SendError::Broken) => return Err(EPROTO),
+        }
+        self.counters.sent.add(1, Relaxed);
+        self.ring_for(to, target);
+        Ok(())
+    }
+
+    /// The lane to a CPU of the other side, made if there is none yet; `None` if there can be none.
+    fn lane_to<'a>(
+        &self,
+        outbox: &'a mut Outbox,
+        from: u32,
+        to: u32,
+    ) -> Option<&'a mut Sender<LaneWords>> {
+        let found = outbox.iter().position(|(cpu, _)| *cpu == to);
+        let at = match found {
+            Some(at) => at,
+            None => {
+                let sender = self.open_lane(from, to)?;
+                outbox.push_within_capacity((to, sender)).ok()?;
+                outbox.len() - 1
+            }
+        };
+        outbox.get_mut(at).map(|(_, sender)| sender)
+    }
+
+    /// Takes one more lane into use. The last one is kept for all who find none.
+    fn open_lane(&self, from: u32, to: u32) -> Option<Sender<LaneWords>> {
+        let mut lanes = self.lanes.lock();
+        let number = lanes.used;
+        let mine = self.region.layout().side(self.side).lanes;
+        if number + 1 >= mine {
+            return None;
+        }
+        let sender = self.make_lane(number, from, to)?;
+        lanes.used = number + 1;
+        Some(sender)
+    }
+
+    fn make_lane(&self, number: u32, from: u32, to: u32) -> Option<Sender<LaneWords>> {
+        let memory = self.region.lane(self.side, number)?;
+        self.region.open_lane(self.side, number, from, to).ok()?;
+        Some(Sender::new(memory, self.shape))
+    }
+
+    /// Sends in the common lane, which leads to the other side's first CPU.
+    fn send_common(&self, kind: u8, port: u32, payload: &[u8]) -> Result<Result<(), SendError>> {
+        let mut lanes = self.lanes.lock();
+        if lanes.common.is_none() {
+            let number = lanes.used;
+            lanes.common = Some(self.make_lane(number, 0, 0).ok_or(ENOSPC)?);
+            lanes.used = number + 1;
+        }
+        let sender = lanes.common.as_mut().ok_or(ENOSPC)?;
+        let result = sender.send(kind, port, payload);
+        drop(lanes);
+        if let Some(target) = self.targets.first() {
+            self.ring_for(0, target);
+        }
+        Ok(result)
+    }
+
+    /// Rings a CPU of the other side if it sleeps.
+    fn ring_for(&self, to: u32, target: &Target) {
+        let Some(bell) = self.region.bell(self.peer(), to) else {
+            return;
+        };
+        if !wake::must_ring(&bell, &target.0) {
+            return;
+        }
+        let vector = u8::try_from(self.region.vector(self.peer())).unwrap_or(0);
+        let apic_id = bell.apic_id();
+        // What the other side says is good only for its own CPUs, and for no exception's vector.
+        let allowed = |ids: &KVec<u32>| ids.contains(&apic_id);
+        if vector >= 32 && self.allowed.as_ref().is_none_or(allowed) {
+            self.counters.rung.add(1, Relaxed);
+            (self.ring)(apic_id, vector);
+        }
+    }
+}

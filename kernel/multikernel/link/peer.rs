@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who is at the other end: how the host makes a link for a spawn that it starts, and how a spawn
+//! takes part in it.
+//!
+//! A link lives as long as one life of the spawn. The memory stays with the instance, and is made
+//! new before each start, while no spawn runs; see `run.rs`, which has the instance in hand then.
+
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+use kernel::sync::SetOnce;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    call,
+    inbox,
+    layout::Layout,
+    outbox::{
+        Link,
+        Ring, //
+    },
+    region::Region, //
+};
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+use crate::abi::LINK_SIDE_SPAWN;
+use crate::{
+    abi::{
+        self,
+        LinkSide,
+        LINK_SIDE_HOST, //
+    },
+    arch::{
+        apic,
+        doorbell, //
+    },
+    memory::{
+        SharedPages,
+        PAGE_SIZE, //
+    }, //
+};
+
+/// Slots of a lane: 4 KiB.
+const LANE_SLOTS: u32 = 64;
+/// Lanes of a side.
+const LANES: u32 = 16;
+/// Bytes of data that a side has at least; what is left of the pages is shared out.
+const DATA_BYTES: u64 = 16 << 10;
+
+fn sides(id: u32, cpus: usize, data_bytes: u64) -> [LinkSide; 2] {
+    let side = |id: u32, cpus: u32| LinkSide {
+        id,
+        cpus: cpus.clamp(1, abi::LINK_CPUS_MAX),
+        lanes: LANES,
+        // CAST: Bounded by the size of the pages.
+        data_bytes: data_bytes as u32,
+    };
+    [
+        side(0, kernel::cpu::nr_cpu_ids()),
+        side(id, u32::try_from(cpus).unwrap_or(u32::MAX)),
+    ]
+}
+
+fn layout(id: u32, cpus: usize, data_bytes: u64, epoch: u32) -> Result<Layout> {
+    Layout::new(sides(id, cpus, data_bytes), LANE_SLOTS, epoch).map_err(|_| EINVAL)
+}
+
+/// Pages for the link to an instance with so many CPUs.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn pages(cpus: usize) -> Result<SharedPages> {
+    SharedPages::new(layout(1, cpus, DATA_BYTES, 1)?.size().next_power_of_two())
+}
+
+/// Makes the host's side of the link to an instance that is about to be started: in its pages, for
+/// this epoch, to CPUs with these APIC ids. Messages are taken from now on.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn open(
+    pages: &Arc<SharedPages>,
+    id: u32,
+    epoch: u32,
+    apic_ids: KVec<u32>,
+) -> Result<Arc<Link>> {
+    let least = layout(id, apic_ids.len(), DATA_BYTES, epoch)?;
+    let spare = pages.size().saturating_sub(least.size()) / 2;
+    let data_bytes = DATA_BYTES + spare / PAGE_SIZE * PAGE_SIZE;
+    let layout = layout(id, apic_ids.len(), data_bytes, epoch)?;
+    let region = Arc::new(Region::in_pages(pages.clone(), layout)?, GFP_KERNEL)?;
+    region.format();
+    join(region, LINK_SIDE_HOST, Some(apic_ids), ring)
+}
+
+/// Takes part in a link on one side.
+fn join(
+    region: Arc<Region>,
+    side: usize,
+    allowed: Option<KVec<u32>>,
+    ring: Ring,
+) -> Result<Arc<Link>> {
+    let link = Arc::new(Link::new(region, side, allowed, ring)?, GFP_KERNEL)?;
+    inbox::attach(&link)?;
+    link.region
+        .announce(side, abi::LINK_UP, doorbell::VECTOR.into());
+    Ok(link)
+}
+
+fn ring(apic_id: u32, vector: u8) {
+    if let Ok(id) = apic::ApicId::new(apic_id) {
+        apic::send_interrupt(id, vector);
+    }
+}
+
+/// Ends a link whose other side does not run any more.
+pub(crate) fn close(link: &Arc<Link>) {
+    link.set_down();
+    link.region.announce(link.side, abi::LINK_GONE, 0);
+    inbox::detach(link);
+    call::abandon(link);
+}
+
+/// The link of this kernel, a spawn, to its host.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+static HOST: SetOnce<Arc<Link>> = SetOnce::new();
+
+/// The link to the host, if this kernel is a spawn and has one.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) fn host() -> Option<&'static Arc<Link>> {
+    HOST.as_ref()
+}
+
+/// Takes part in the link to the host, in this life of the instance.
+///
+/// # Errors
+///
+/// `ESTALE` if it is another instance's link, or that of another life; `ENOMEM`.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) fn join_host(region: Region, id: u32, epoch: u32) -> Result {
+    let layout = region.layout();
+    if layout.side(LINK_SIDE_SPAWN).id != id || layout.epoch() != epoch {
+        return Err(ESTALE);
+    }
+    let region = Arc::new(region, GFP_KERNEL)?;
+    // The host learns nothing new of its own CPUs by being rung where it says.
+    HOST.populate(join(region, LINK_SIDE_SPAWN, None, ring)?);
+    Ok(())
+}
+
+/// Says that this kernel, a spawn, takes no messages any more. In any context.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) fn leave_host() {
+    if let Some(link) = host() {
+        link.region.announce(link.side, abi::LINK_GONE, 0);
+    }
+}

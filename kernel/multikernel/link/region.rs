@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A link's memory, as this kernel has it mapped: the wrappers that touch it.
+//!
+//! The other side may write to it at any time, so all access is by single atomic words, at offsets
+//! that [`Layout`] gives. What a word says is for the pure modules to judge. It needs no lock.
+
+use core::mem::{
+    offset_of,
+    size_of, //
+};
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        barrier,
+        Arc, //
+    }, //
+};
+
+use super::{
+    lane::{
+        LaneMemory,
+        WORDS, //
+    },
+    layout::Layout,
+    wake::{
+        BellMemory,
+        Rung, //
+    }, //
+};
+use crate::{
+    abi::{
+        LaneHead,
+        LinkBell,
+        LinkHeader,
+        LinkLane,
+        LinkState,
+        ABI_MINOR,
+        ABI_VERSION,
+        LANE_HEAD_BYTES,
+        LANE_SLOT_BYTES,
+        LINK_MAGIC, //
+    },
+    memory::SharedPages, //
+};
+
+/// The memory of a link.
+///
+/// # Invariants
+///
+/// `base` is page-aligned, and the start of `layout.size()` bytes that can be read and written for
+/// as long as `self` lives.
+pub(crate) struct Region {
+    base: *mut u8,
+    layout: Layout,
+    /// What keeps the memory, if it is this kernel's own.
+    _pages: Option<Arc<SharedPages>>,
+}
+
+// SAFETY: Plain memory, accessed by atomic words only.
+unsafe impl Send for Region {}
+// SAFETY: As above.
+unsafe impl Sync for Region {}
+
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+use super::layout::Unusable;
+
+impl Region {
+    /// A link in pages of this kernel.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they are too few.
+    pub(crate) fn in_pages(pages: Arc<SharedPages>, layout: Layout) -> Result<Self> {
+        if pages.size() < layout.size() {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Pages begin at a page's beginning, and live for as long as `_pages`.
+        Ok(Self {
+            base: pages.address(),
+            layout,
+            _pages: Some(pages),
+        })
+    }
+
+    /// A link in memory of another kernel, as its header says.
+    ///
+    /// # Errors
+    ///
+    /// Why the header is refused.
+    ///
+    /// # Safety
+    ///
+    /// `base` is page-aligned, and `size` bytes from there can be read and written for ever.
+    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+    pub(crate) unsafe fn of_other(base: *mut u8, size: u64) -> Result<Self, Unusable> {
+        if size < size_of::<LinkHeader>() as u64 {
+            return Err(Unusable::Size(size));
+        }
+        // SAFETY: The header is inside by the check above and the caller's promise, and consists of
+        // integers. The copy is what is checked and used.
+        let header = unsafe { base.cast::<LinkHeader>().read_volatile() };
+        // INVARIANT: By the caller's promise; the layout is not larger than `size`.
+        Ok(Self {
+            base,
+            layout: Layout::of_header(&header, size)?,
+            _pages: None,
+        })
+    }
+
+    /// Where things are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The 64-bit word at `offset`, if it is inside and aligned.
+    fn long(&self, offset: u64) -> Option<&Atomic<u64>> {
+        let inside = offset % 8 == 0 && offset.checked_add(8)? <= self.layout.size();
+        // SAFETY: Inside and aligned; this kernel accesses this word atomically, in this size only.
+        inside.then(|| unsafe { Atomic::from_ptr(self.base.add(offset as usize).cast()) })
+    }
+
+    /// The 32-bit word at `offset`, if it is inside and aligned.
+    fn word(&self, offset: u64) -> Option<&Atomic<u32>> {
+        let inside = offset % 4 == 0 && offset.checked_add(4)? <= self.layout.size();
+        // SAFETY: As in `long()`.
+        inside.then(|| unsafe { Atomic::from_ptr(self.base.add(offset as usize).cast()) })
+    }
+
+    fn read(&self, offset: u64) -> u32 {
+        self.word(offset).map_or(0, |word| word.load(Acquire))
+    }
+
+    fn write(&self, offset: u64, value: u32) {
+        if let Some(word) = self.word(offset) {
+            word.store(value, Release);
+        }
+    }
+
+    /// Makes the link new: all zero but for the header.
+    pub(crate) fn format(&self) {
+        for offset in (0..self.layout.size()).step_by(8) {
+            if let Some(word) = self.long(offset) {
+                word.store(0, Relaxed);
+            }
+        }
+        let put = |offset: usize, value: u64| {
+            if let Some(word) = self.long(offset as u64) {
+                word.store(value, Relaxed);
+            }
+        };
+        self.write(offset_of!(LinkHeader, version) as u64, ABI_VERSION);
+        self.write(offset_of!(LinkHeader, minor) as u64, ABI_MINOR);
+        self.write(offset_of!(LinkHeader, epoch) as u64, self.layout.epoch());
+        let slots = self.layout.lane_slots();
+        self.write(offset_of!(LinkHeader, lane_slots) as u64, slots);
+        put(offset_of!(LinkHeader, size), self.layout.size());
+        for number in 0..2 {
+            let at = offset_of!(LinkHeader, sides) + number * size_of::<crate::abi::LinkSide>();
+            let side = self.layout.side(number);
+            for (i, value) in [side.id, side.cpus, side.lanes, side.data_bytes]
+                .into_iter()
+                .enumerate()
+            {
+                self.write((at + i * 4) as u64, value);
+            }
+        }
+        put(offset_of!(LinkHeader, magic), LINK_MAGIC);
+    }
+
+    /// A field of what a side says of itself.
+    fn state_field(&self, side: usize, field: usize) -> u64 {
+        self.layout.state(side) + field as u64
+    }
+
+    /// `LinkState::state` of a side: any value.
+    pub(crate) fn state(&self, side: usize) -> u32 {
+        self.read(self.state_field(side, offset_of!(LinkState, state)))
+    }
+
+    /// `LinkState::vector` of a side: any value.
+    pub(crate) fn vector(&self, side: usize) -> u32 {
+        self.read(self.state_field(side, offset_of!(LinkState, vector)))
+    }
+
+    /// `LinkState::minor` of a side: any value.
+    pub(crate) fn minor(&self, side: usize) -> u32 {
+        self.read(self.state_field(side, offset_of!(LinkState, minor)))
+    }
+
+    /// How many lanes a side says it uses, as far as there can be so many.
+    pub(crate) fn lanes(&self, side: usize) -> u32 {
+        self.read(self.state_field(side, offset_of!(LinkState, lanes)))
+            .min(self.layout.side(side).lanes)
+    }
+
+    /// Says of a side what it is; the state last.
+    pub(crate) fn announce(&self, side: usize, state: u32, vector: u32) {
+        self.write(
+            self.state_field(side, offset_of!(LinkState, vector)),
+            vector,
+        );
+        self.write(
+            self.state_field(side, offset_of!(LinkState, minor)),
+            ABI_MINOR,
+        );
+        self.write(self.state_field(side, offset_of!(LinkState, state)), state);
+    }
+
+    /// From which CPU to which a side says that a lane leads: any values.
+    pub(crate) fn lane_ends(&self, side: usize, lane: u32) -> Option<(u32, u32)> {
+        let at = self.layout.directory(side, lane)?;
+        Some((
+            self.read(at + offset_of!(LinkLane, from) as u64),
+            self.read(at + offset_of!(LinkLane, to) as u64),
+        ))
+    }
+
+    /// Says from which CPU to which a lane leads, and then that it is used: lanes are taken into
+    /// use one after another.
+    pub(crate) fn open_lane(&self, side: usize, lane: u32, from: u32, to: u32) -> Result {
+        let at = self.layout.directory(side, lane).ok_or(ENOSPC)?;
+        self.write(at + offset_of!(LinkLane, from) as u64, from);
+        self.write(at + offset_of!(LinkLane, to) as u64, to);
+        let used = self.state_field(side, offset_of!(LinkState, lanes));
+        self.write(used, lane + 1);
+        Ok(())
+    }
+
+    /// The bell of a side's CPU.
+    pub(crate) fn bell(&self, side: usize, cpu: u32) -> Option<Bell<'_>> {
+        let at = self.layout.bell(side, cpu)?;
+        Some(Bell {
+            asleep: self.long(at + offset_of!(LinkBell, asleep) as u64)?,
+            apic_id: self.word(at + offset_of!(LinkBell, apic_id) as u64)?,
+            online: self.word(at + offset_of!(LinkBell, online) as u64)?,
+        })
+    }
+
+    /// The memory of a lane in which a side sends.
+    pub(crate) fn lane(self: &Arc<Self>, side: usize, lane: u32) -> Option<LaneWords> {
+        let at = self.layout.lane(side, lane)?;
+        let slots = self.layout.lane_slots();
+        // The layout is right, so this is; but what follows stands on it.
+        let bytes = LANE_HEAD_BYTES as u64 + u64::from(slots) * LANE_SLOT_BYTES as u64;
+        if !slots.is_power_of_two() || at.checked_add(bytes)? > self.layout.size() || at % 8 != 0 {
+            return None;
+        }
+        // INVARIANT: As just checked.
+        Some(LaneWords {
+            region: self.clone(),
+            offset: at as usize,
+            mask: slots as usize - 1,
+        })
+    }
+}
+
+/// The bell of a CPU.
+pub(crate) struct Bell<'a> {
+    asleep: &'a Atomic<u64>,
+    apic_id: &'a Atomic<u32>,
+    online: &'a Atomic<u32>,
+}
+
+impl Bell<'_> {
+    /// The APIC id to be rung: any value.
+    pub(crate) fn apic_id(&self) -> u32 {
+        self.apic_id.load(Relaxed)
+    }
+
+    /// Whether the CPU itself takes messages, and not another one for it.
+    pub(crate) fn is_online(&self) -> bool {
+        self.online.load(Acquire) == 1
+    }
+
+    /// Says which APIC id to ring, and whether the CPU takes messages.
+    pub(crate) fn announce(&self, apic_id: u32, online: bool) {
+        self.apic_id.store(apic_id, Relaxed);
+        self.online.store(online.into(), Release);
+    }
+}
+
+impl BellMemory for Bell<'_> {
+    fn asleep(&self) -> u64 {
+        self.asleep.load(Relaxed)
+    }
+
+    fn set_asleep(&self, value: u64) {
+        self.asleep.store(value, Release);
+    }
+
+    fn barrier(&self) {
+        barrier::smp_mb(barrier::Full);
+    }
+}
+
+/// Number of the last sleep of a CPU for which somebody here rang.
+pub(crate) struct LastRung(pub(crate) Atomic<u64>);
+
+impl Rung for LastRung {
+    fn exchange(&self, sleep: u64) -> u64 {
+        self.0.xchg(sleep, kernel::sync::atomic::Full)
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The memory of one lane.
+///
+/// # Invariants
+///
+/// `mask + 1` is a power of two, and that many slots behind a head at `offset` are inside the
+/// region; `offset` is a multiple of 8.
+pub(crate) struct LaneWords {
+    region: Arc<Region>,
+    offset: usize,
+    mask: usize,
+}
+
+impl LaneWords {
+    fn slot(&self, slot: usize, word: usize) -> &Atomic<u64> {
+        let at = LANE_HEAD_BYTES + (slot & self.mask) * LANE_SLOT_BYTES + (word % WORDS) * 8;
+        // SAFETY: The masks keep it inside the lane, which is inside the region, and it is aligned.
+        // This kernel accesses it atomically, in this size only.
+        unsafe { Atomic::from_ptr(self.region.base.add(self.offset + at).cast()) }
+    }
+
+    fn head(&self) -> &Atomic<u64> {
+        const { assert!(offset_of!(LaneHead, head) == 0) };
+        // SAFETY: As in `slot()`.
+        unsafe { Atomic::from_ptr(self.region.base.add(self.offset).cast()) }
+    }
+}
+
+impl LaneMemory for LaneWords {
+    fn load(&self, slot: usize, word: usize) -> u64 {
+        self.slot(slot, word).load(Relaxed)
+    }
+
+    fn store(&self, slot: usize, word: usize, value: u64) {
+        self.slot(slot, word).store(value, Relaxed);
+    }
+
+    fn load_stamp(&self, slot: usize) -> u64 {
+        self.slot(slot, 0).load(Acquire)
+    }
+
+    fn store_stamp(&self, slot: usize, value: u64) {
+        self.slot(slot, 0).store(value, Release);
+    }
+
+    fn load_head(&self) -> u64 {
+        self.head().load(Acquire)
+    }
+
+    fn store_head(&self, value: u64) {
+        self.head().store(value, Release);
+    }
+}
