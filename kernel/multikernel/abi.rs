@@ -329,8 +329,12 @@ pub struct LinkState {
     pub lanes: u32,
     /// Feature bits; none are defined yet.
     pub features: u64,
+    /// Another number whenever a port has been opened or closed.
+    pub changes: u32,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved0: u32,
+    /// Zero; keeps it on a cache line of its own.
+    pub reserved: [u64; 4],
 }
 
 /// How a CPU is woken; written by that CPU's side alone.
@@ -347,14 +351,33 @@ pub struct LinkBell {
     pub reserved: [u64; 6],
 }
 
-/// From which CPU to which a lane leads; written by the sending side alone, once.
+/// `LinkLane::from` of a lane that belongs to a port: `to` is the port's number.
+pub const LANE_OF_PORT: u32 = u32::MAX;
+
+/// `LinkLane::state`: nobody sends in it. So it is also before it is used.
+pub const LANE_CLOSED: u32 = 0;
+/// `LinkLane::state`: its sender is there.
+pub const LANE_OPEN: u32 = 1;
+
+/// Where a lane leads; written by the sending side alone.
+///
+/// A lane belongs to two CPUs, or to a port, as long as the link lives; who opens a port again goes
+/// on in its lane.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct LinkLane {
-    /// Number of the CPU that sends.
+    /// Number of the CPU that sends, or [`LANE_OF_PORT`].
     pub from: u32,
-    /// Number of the other side's CPU that receives.
+    /// Number of the other side's CPU that receives, or the port.
     pub to: u32,
+    /// One of `LANE_CLOSED`, `LANE_OPEN`; of a port's lane only.
+    pub state: u32,
+    /// Which CPU of the sending side looks after a port's lane.
+    pub cpu: u32,
+    /// Odd: the sender waits for credit, and needs a doorbell. Another odd number each time.
+    pub waiting: u64,
+    /// Zero; keeps lanes on cache lines of their own.
+    pub reserved: [u64; 5],
 }
 
 /// Beginning of a lane; written by the receiving side alone.
@@ -363,8 +386,17 @@ pub struct LinkLane {
 pub struct LaneHead {
     /// Position up to which slots have been taken.
     pub head: u64,
+    /// Zero; keeps what changes with every message away from what does not.
+    pub reserved0: [u64; 7],
+    /// Odd: the receiver of a port's lane sleeps, and needs a doorbell. Another odd number each
+    /// time.
+    pub asleep: u64,
+    /// Which CPU of the receiving side looks after a port's lane.
+    pub cpu: u32,
+    /// Zero.
+    pub reserved1: u32,
     /// Zero; keeps the head away from the slots.
-    pub reserved: [u64; 15],
+    pub reserved2: [u64; 6],
 }
 
 /// A buffer in the data area of the side that sends. Payload of a message with [`LANE_BUFFER`].
@@ -472,8 +504,14 @@ const _: () = {
     assert!(offset_of!(LinkBell, apic_id) == 8);
     assert!(offset_of!(LinkBell, online) == 12);
     assert!(size_of::<LinkBell>() == 64);
+    assert!(offset_of!(LinkState, changes) == 24);
     assert!(offset_of!(LinkLane, to) == 4);
-    assert!(size_of::<LinkLane>() == 8);
+    assert!(offset_of!(LinkLane, state) == 8);
+    assert!(offset_of!(LinkLane, cpu) == 12);
+    assert!(offset_of!(LinkLane, waiting) == 16);
+    assert!(size_of::<LinkLane>() == 64);
+    assert!(offset_of!(LaneHead, asleep) == 64);
+    assert!(offset_of!(LaneHead, cpu) == 72);
     assert!(size_of::<LaneHead>() == LANE_HEAD_BYTES);
     assert!(LANE_BUFFER & LANE_KIND == LANE_BUFFER && MESSAGE_REPLY < LANE_BUFFER);
     assert!(offset_of!(BufferName, length) == 4);

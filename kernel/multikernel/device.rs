@@ -15,7 +15,10 @@ use kernel::{
     miscdevice::{MiscDevice, MiscDeviceRegistration},
     prelude::*,
     str::CStr,
-    sync::Arc,
+    sync::{
+        poll::PollTable,
+        Arc, //
+    },
     uaccess::UserSlice,
     uapi, //
 };
@@ -33,15 +36,16 @@ use crate::{
     image,
     instance::{Handle, Name, Reason},
     ledger::{Entry, InstanceId, Owner, Request},
-    link::{call, outbox::Link},
     memory::{SharedPages, PAGE_SIZE},
+    message::{self, CALL, OPEN_PORT},
     pool,
     registry::{Purpose, Registry, Subsystem},
     run,
     user::{self, UserStruct}, //
 };
 
-const fn command(number: u32) -> u32 {
+/// The number of one of our ioctls.
+pub(crate) const fn command(number: u32) -> u32 {
     _IO(uapi::MULTIKERNEL_IOCTL_TYPE, number)
 }
 
@@ -59,7 +63,6 @@ const START: u32 = command(uapi::MULTIKERNEL_CMD_START);
 const STOP: u32 = command(uapi::MULTIKERNEL_CMD_STOP);
 const DESTROY: u32 = command(uapi::MULTIKERNEL_CMD_DESTROY);
 const RING: u32 = command(uapi::MULTIKERNEL_CMD_RING);
-const CALL: u32 = command(uapi::MULTIKERNEL_CMD_CALL);
 const READ_MEMORY: u32 = command(uapi::MULTIKERNEL_CMD_READ_MEMORY);
 
 /// Every call needs CAP_SYS_BOOT, as kexec_load does.
@@ -72,7 +75,12 @@ fn check_capable() -> Result {
     }
 }
 
-fn check_flags(flags: u32, known: u32) -> Result {
+/// That no other flags are set than those that are known.
+///
+/// # Errors
+///
+/// `EINVAL`.
+pub(crate) fn check_flags(flags: u32, known: u32) -> Result {
     if flags & !known != 0 {
         return Err(EINVAL);
     }
@@ -96,7 +104,9 @@ impl MiscDevice for Device {
         #[cfg(CONFIG_MULTIKERNEL_GUEST)]
         if crate::guest::active() {
             return match command {
-                CALL => call_port(peer::host().ok_or(ENOTCONN)?, argument),
+                CALL | OPEN_PORT => {
+                    message::ioctl(peer::host().ok_or(ENOTCONN)?, command, argument)
+                }
                 _ => Err(ENOTTY),
             }
             .map(|()| 0);
@@ -454,9 +464,9 @@ impl AnonFile for InstanceFile {
                 run::ring(subsystem, self.handle)
             }
             READ_MEMORY => read_memory(subsystem, self.handle, argument),
-            CALL => {
-                let link = link_of(subsystem, self.handle)?;
-                call_port(&link, argument)
+            CALL | OPEN_PORT => {
+                let link = message::link_of(subsystem, self.handle)?;
+                message::ioctl(&link, command, argument)
             }
             _ => Err(ENOTTY),
         }
@@ -467,49 +477,13 @@ impl AnonFile for InstanceFile {
         Ok((self.shared.phys(), abi::SHARED_SIZE))
     }
 
-    fn reader(&self) -> &Reader {
-        &self.reader
+    fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        self.reader.read(address, bytes, wait)
     }
-}
 
-/// The link to a spawn that runs.
-fn link_of(subsystem: &Subsystem, handle: Handle) -> Result<Arc<Link>> {
-    let mut registry = subsystem.lock();
-    registry.find(handle)?.link.clone().ok_or(EALREADY)
-}
-
-fn call_port(link: &Arc<Link>, argument: usize) -> Result {
-    const TIMEOUT_MAX: u32 = 3_600_000;
-
-    let mut request = UserStruct::<uapi::multikernel_ioctl_call>::read(argument)?;
-    let value = &request.value;
-    check_flags(value.flags, 0)?;
-    check_flags(value.reserved, 0)?;
-    if value.port == abi::PORT_NONE || !(1..=TIMEOUT_MAX).contains(&value.timeout_ms) {
-        return Err(EINVAL);
+    fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        self.reader.poll(file, table)
     }
-    if value.request_bytes as usize > call::CALL_MAX {
-        return Err(EMSGSIZE);
-    }
-    let mut sent = KVec::new();
-    let from = UserPtr::from_addr(value.request as usize);
-    UserSlice::new(from, value.request_bytes as usize).read_all(&mut sent, GFP_KERNEL)?;
-    let cpu = (value.cpu != uapi::MULTIKERNEL_CPU_ANY).then_some(value.cpu);
-    let mut answer = KVec::from_elem(0u8, call::CALL_MAX, GFP_KERNEL)?;
-    let bytes = call::call(link, cpu, value.port, &sent, &mut answer, value.timeout_ms)?;
-    let got = answer.get(..bytes).ok_or(EMSGSIZE)?;
-    let fits = bytes <= value.answer_bytes as usize;
-    if fits {
-        let to = UserPtr::from_addr(value.answer as usize);
-        UserSlice::new(to, bytes).writer().write_slice(got)?;
-    }
-    // CAST: At most `CALL_MAX`.
-    request.value.answer_bytes = bytes as u32;
-    request.write()?;
-    if !fits {
-        return Err(EMSGSIZE);
-    }
-    Ok(())
 }
 
 /// What `multikernel_ioctl_start::hang_ms` means; `None` for never.

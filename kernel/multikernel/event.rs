@@ -216,8 +216,12 @@ struct EventFile(Reader);
 impl AnonFile for EventFile {
     const NAME: &'static CStr = c"[multikernel-events]";
 
-    fn reader(&self) -> &Reader {
-        &self.0
+    fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        self.0.read(address, bytes, wait)
+    }
+
+    fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        self.0.poll(file, table)
     }
 }
 

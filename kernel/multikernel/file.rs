@@ -16,8 +16,6 @@ use kernel::{
     sync::{aref::ARef, poll::PollTable}, //
 };
 
-use crate::event::Reader;
-
 /// What stands behind an anonymous file.
 pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// Shown as `anon_inode:NAME` in `/proc/PID/fd`.
@@ -42,8 +40,25 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
         Err(ENODEV)
     }
 
-    /// What read(2) and poll(2) are about.
-    fn reader(&self) -> &Reader;
+    /// read(2) of at most `bytes` bytes to a user address; `wait` unless it is to fail with `EAGAIN`
+    /// instead.
+    ///
+    /// # Errors
+    ///
+    /// The errno that the call fails with.
+    fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize>;
+
+    /// write(2), as [`Self::read`].
+    ///
+    /// # Errors
+    ///
+    /// The errno that the call fails with.
+    fn write(&self, _address: usize, _bytes: usize, _wait: bool) -> Result<usize> {
+        Err(EINVAL)
+    }
+
+    /// poll(2): what there is to do.
+    fn poll(&self, file: &File, table: PollTable<'_>) -> u32;
 }
 
 struct Operations<T>(PhantomData<T>);
@@ -52,6 +67,7 @@ impl<T: AnonFile> Operations<T> {
     const TABLE: bindings::file_operations = bindings::file_operations {
         release: Some(Self::release),
         read: Some(Self::read),
+        write: Some(Self::write),
         poll: Some(Self::poll),
         unlocked_ioctl: Some(Self::ioctl),
         mmap: Some(Self::mmap),
@@ -90,8 +106,27 @@ impl<T: AnonFile> Operations<T> {
         // SAFETY: The file is open during the call.
         let (data, flags) = unsafe { (Self::data(file), (*file).f_flags) };
         let wait = flags & bindings::O_NONBLOCK == 0;
-        match data.reader().read(buffer.addr(), count, wait) {
-            // CAST: At most what one batch of events takes.
+        match data.read(buffer.addr(), count, wait) {
+            // CAST: At most what one batch of events or one message takes.
+            Ok(bytes) => bytes as isize,
+            Err(error) => error.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS on a file that [`open`] made for the same `T`.
+    unsafe extern "C" fn write(
+        file: *mut bindings::file,
+        buffer: *const kernel::ffi::c_char,
+        count: usize,
+        _position: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The file is open during the call.
+        let (data, flags) = unsafe { (Self::data(file), (*file).f_flags) };
+        let wait = flags & bindings::O_NONBLOCK == 0;
+        match data.write(buffer.addr(), count, wait) {
+            // CAST: At most what one message takes.
             Ok(bytes) => bytes as isize,
             Err(error) => error.to_errno() as isize,
         }
@@ -109,8 +144,7 @@ impl<T: AnonFile> Operations<T> {
         unsafe {
             let data = Self::data(file);
             let table = PollTable::from_raw(table);
-            data.reader()
-                .poll(File::from_raw_file(file.cast_const()), table)
+            data.poll(File::from_raw_file(file.cast_const()), table)
         }
     }
 

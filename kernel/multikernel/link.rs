@@ -17,9 +17,11 @@
 //! - [`outbox`]: the link itself, and what sends
 //! - [`inbox`]: what receives, ports and their handlers
 //! - [`call`]: messages that are answered
+//! - [`channel`]: ports of user space
 //! - [`peer`]: links to instances, as the host makes them, and to the host, as a spawn finds it
 
 pub(crate) mod call;
+pub(crate) mod channel;
 #[allow(dead_code)]
 pub(crate) mod data;
 pub(crate) mod inbox;

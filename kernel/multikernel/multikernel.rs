@@ -15,6 +15,7 @@
 //! - [`pulse`], [`watch`]: whether running spawns still take interrupts
 //! - [`pool`], [`create`], [`load`], [`run`]: what can be done with them
 //! - [`shutdown`], `suspend`, [`panic`]: what the end or the sleep of the host means for them
+//! - [`message`]: messages of user space
 //! - [`device`], [`view`]: how user space does and sees it
 //!
 //! Safe wrappers, where `unsafe` is:
@@ -54,6 +55,7 @@ mod ledger;
 mod link;
 mod load;
 mod memory;
+mod message;
 mod notifier;
 mod panic;
 mod pool;

@@ -46,6 +46,8 @@ unsafe impl Plain for uapi::multikernel_ioctl_events {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_call {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_open_port {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_event {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_cpu {}

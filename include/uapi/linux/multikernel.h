@@ -84,6 +84,7 @@
  *    documents holds.
  *  - ENOTCONN: the other kernel does not take part in the link, or not yet.
  *  - EPIPE: the other kernel ended meanwhile.
+ *  - EADDRINUSE: somebody has opened the port in this kernel.
  *  - ECONNREFUSED: nobody has the port in the other kernel.
  *  - EMSGSIZE: a message or an answer that is too long.
  *  - EPROTO: the other kernel broke the rules of the link.
@@ -136,6 +137,7 @@ enum {
 	MULTIKERNEL_CMD_RING = 0x44,
 	MULTIKERNEL_CMD_READ_MEMORY = 0x45,
 	MULTIKERNEL_CMD_CALL = 0x46,
+	MULTIKERNEL_CMD_OPEN_PORT = 0x47,
 };
 
 /* Owners of a CPU or of a memory range */
@@ -577,6 +579,43 @@ struct multikernel_ioctl_call {
 
 #define MULTIKERNEL_IOCTL_CALL \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_CALL)
+
+/* The first port that user space may open. */
+#define MULTIKERNEL_PORT_USER		0x10000
+
+/**
+ * struct multikernel_ioctl_open_port - ioctl(MULTIKERNEL_IOCTL_OPEN_PORT)
+ * @size:	Input; sizeof(struct multikernel_ioctl_open_port)
+ * @flags:	Input; 0
+ * @port:	Input; the port, %MULTIKERNEL_PORT_USER or above
+ * @fd:		Output; a new file descriptor (O_CLOEXEC) for it
+ *
+ * Opens a port of the link to another kernel, as %MULTIKERNEL_IOCTL_CALL has
+ * it. Two programs that have the same port open, one at each end, are
+ * connected: each write(2) on one port fd is one message, which one read(2) on
+ * the other returns, in order; what is longer than the buffer is cut off. At
+ * most 1784 bytes fit (EMSGSIZE). What is written before the other end is
+ * opened waits for it; what has come when a port fd is closed is lost.
+ *
+ * A write for which there is no room waits for it, and a read for a message;
+ * with O_NONBLOCK they fail with EAGAIN instead. poll(2) works for both. When
+ * the other end has been closed, and all has been read, read returns 0 and
+ * poll EPOLLHUP, until it is opened again. When the other kernel has ended,
+ * read returns 0 and write fails with EPIPE, for ever: a port has to be opened
+ * again in its next life.
+ *
+ * ENOSPC: the link has no lane left; a link has some 20, and a port keeps its
+ * lane as long as both kernels run.
+ */
+struct multikernel_ioctl_open_port {
+	__u32	size;
+	__u32	flags;
+	__u32	port;
+	__s32	fd;
+};
+
+#define MULTIKERNEL_IOCTL_OPEN_PORT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_OPEN_PORT)
 
 /**
  * struct multikernel_ioctl_events - ioctl(MULTIKERNEL_IOCTL_EVENTS)

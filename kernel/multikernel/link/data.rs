@@ -45,7 +45,11 @@ use crate::abi::{
 
 /// The longest payload that goes through the lane itself, in bytes: beyond it, one more line for
 /// the name costs less than the stamps do.
-pub const INLINE_BYTES: usize = 1024;
+pub const INLINE_BYTES: usize = 512;
+
+/// A receiver publishes its head when it has copied so many bytes, so that the sender gets its
+/// buffers back.
+pub const PUBLISH_BYTES: u32 = 4096;
 
 const NAME_BYTES: usize = size_of::<BufferName>();
 
@@ -88,8 +92,12 @@ impl<M: DataMemory, const BUFFERS: usize> Writer<M, BUFFERS> {
     /// A writer of the part from `start` on, `size` bytes of it; both are multiples of
     /// [`BUFFER_ALIGN`], and the part ends within [`LINK_DATA_MAX`]. `None` if they are not.
     pub fn new(memory: M, start: u32, size: u32) -> Option<Self> {
+        const { assert!(BUFFERS > 0) };
         let end = start.checked_add(size)?;
-        if start % BUFFER_ALIGN != 0 || size % BUFFER_ALIGN != 0 || end > LINK_DATA_MAX {
+        if !start.is_multiple_of(BUFFER_ALIGN)
+            || !size.is_multiple_of(BUFFER_ALIGN)
+            || end > LINK_DATA_MAX
+        {
             return None;
         }
         Some(Self {
@@ -122,7 +130,7 @@ impl<M: DataMemory, const BUFFERS: usize> Writer<M, BUFFERS> {
     ///
     /// [`SendError`]; the message has not been sent then. `Full` also says that there is no room in
     /// the data area, or no buffer left.
-    #[inline]
+    #[inline(always)]
     pub fn send<L: LaneMemory>(
         &mut self,
         lane: &mut Sender<L>,
@@ -140,6 +148,7 @@ impl<M: DataMemory, const BUFFERS: usize> Writer<M, BUFFERS> {
     }
 
     /// Sends a message of at most `size` bytes through a buffer.
+    #[inline(never)]
     fn send_buffer<L: LaneMemory>(
         &mut self,
         lane: &mut Sender<L>,
@@ -216,12 +225,18 @@ impl<M: DataMemory, const BUFFERS: usize> Writer<M, BUFFERS> {
 pub struct Reader<M> {
     memory: M,
     size: u32,
+    /// Bytes copied since a head was last published for their sake.
+    copied: u32,
 }
 
 impl<M: DataMemory> Reader<M> {
     /// A reader of an area of `size` bytes.
     pub fn new(memory: M, size: u32) -> Self {
-        Self { memory, size }
+        Self {
+            memory,
+            size,
+            copied: 0,
+        }
     }
 
     /// Takes the next message, if there is one, and copies its payload to the beginning of
@@ -230,9 +245,9 @@ impl<M: DataMemory> Reader<M> {
     /// # Errors
     ///
     /// [`Broken`] if what is there cannot be a message, now and ever after.
-    #[inline]
+    #[inline(always)]
     pub fn receive<L: LaneMemory>(
-        &self,
+        &mut self,
         lane: &mut Receiver<L>,
         buffer: &mut [u8],
     ) -> Result<Option<Header>, Broken> {
@@ -243,7 +258,7 @@ impl<M: DataMemory> Reader<M> {
             true => lane.receive(&mut least),
             false => lane.receive(buffer),
         };
-        let Some(mut header) = got? else {
+        let Some(header) = got? else {
             return Ok(None);
         };
         if header.kind & LANE_BUFFER == 0 {
@@ -258,24 +273,37 @@ impl<M: DataMemory> Reader<M> {
         if let (false, Some(bytes)) = (small, buffer.first_chunk()) {
             least = *bytes;
         }
+        self.receive_buffer(lane, header, least, buffer).map(Some)
+    }
+
+    /// Copies the buffer that a message names.
+    #[inline(never)]
+    fn receive_buffer<L: LaneMemory>(
+        &mut self,
+        lane: &mut Receiver<L>,
+        mut header: Header,
+        name: [u8; NAME_BYTES],
+        buffer: &mut [u8],
+    ) -> Result<Header, Broken> {
         let whole = header.length as usize == NAME_BYTES;
-        let Some(length) = whole
-            .then(|| self.copy(from_bytes(least), buffer))
-            .flatten()
-        else {
+        let Some(length) = whole.then(|| self.copy(from_bytes(name), buffer)).flatten() else {
             return Err(lane.fail());
         };
         header.kind &= !LANE_BUFFER;
         header.length = length;
-        // At once: the sender may be waiting for the buffer while there are other messages.
-        lane.publish();
-        Ok(Some(header))
+        // The sender may be waiting for the buffers while there are other messages.
+        self.copied = self.copied.saturating_add(length);
+        if self.copied >= PUBLISH_BYTES {
+            self.copied = 0;
+            lane.publish();
+        }
+        Ok(header)
     }
 
     /// Copies what is named, as far as there is room for it, and returns its whole length.
     fn copy(&self, name: BufferName, buffer: &mut [u8]) -> Option<u32> {
         let end = name.offset.checked_add(name.length)?;
-        if end > self.size || name.offset % BUFFER_ALIGN != 0 {
+        if end > self.size || !name.offset.is_multiple_of(BUFFER_ALIGN) {
             return None;
         }
         let wanted = buffer.len().min(name.length as usize);
@@ -295,5 +323,282 @@ fn from_bytes(bytes: [u8; NAME_BYTES]) -> BufferName {
     BufferName {
         offset: word as u32,
         length: (word >> 32) as u32,
+    }
+}
+
+#[cfg(any(test, CONFIG_MULTIKERNEL_KUNIT_TEST))]
+#[cfg_attr(not(test), kernel::macros::kunit_tests(multikernel_link_data))]
+mod tests {
+    use core::cell::Cell;
+
+    use super::*;
+    use crate::link::lane::{
+        Shape,
+        WORDS, //
+    };
+
+    const SLOTS: usize = 16;
+    const AREA: usize = 4096;
+    /// The writer's part of the area.
+    const START: u32 = 1024;
+    const SIZE: u32 = 2048;
+    /// Longer than the longest message of the lane itself.
+    const LONG: usize = 600;
+
+    struct Memory {
+        slots: [[Cell<u64>; WORDS]; SLOTS],
+        head: Cell<u64>,
+        area: [Cell<u8>; AREA],
+    }
+
+    impl Memory {
+        fn new() -> Self {
+            Self {
+                slots: [const { [const { Cell::new(0) }; WORDS] }; SLOTS],
+                head: Cell::new(0),
+                area: [const { Cell::new(0) }; AREA],
+            }
+        }
+    }
+
+    impl LaneMemory for &Memory {
+        fn load(&self, slot: usize, word: usize) -> u64 {
+            self.slots[slot][word].get()
+        }
+        fn store(&self, slot: usize, word: usize, value: u64) {
+            self.slots[slot][word].set(value);
+        }
+        fn load_stamp(&self, slot: usize) -> u64 {
+            self.load(slot, 0)
+        }
+        fn store_stamp(&self, slot: usize, value: u64) {
+            self.store(slot, 0, value);
+        }
+        fn load_head(&self) -> u64 {
+            self.head.get()
+        }
+        fn store_head(&self, value: u64) {
+            self.head.set(value);
+        }
+    }
+
+    impl DataMemory for &Memory {
+        fn write(&self, offset: usize, bytes: &[u8]) -> Option<()> {
+            let part = self.area.get(offset..offset + bytes.len())?;
+            part.iter().zip(bytes).for_each(|(to, from)| to.set(*from));
+            Some(())
+        }
+        fn read(&self, offset: usize, bytes: &mut [u8]) -> Option<()> {
+            let part = self.area.get(offset..offset + bytes.len())?;
+            bytes
+                .iter_mut()
+                .zip(part)
+                .for_each(|(to, from)| *to = from.get());
+            Some(())
+        }
+    }
+
+    struct Ends<'a> {
+        sender: Sender<&'a Memory>,
+        writer: Writer<&'a Memory, 4>,
+        receiver: Receiver<&'a Memory>,
+        reader: Reader<&'a Memory>,
+    }
+
+    impl<'a> Ends<'a> {
+        fn new(memory: &'a Memory) -> Option<Self> {
+            let shape = Shape::new(SLOTS as u32, 7)?;
+            Some(Self {
+                sender: Sender::new(memory, shape),
+                writer: Writer::new(memory, START, SIZE)?,
+                receiver: Receiver::new(memory, shape),
+                reader: Reader::new(memory, AREA as u32),
+            })
+        }
+
+        /// Sends a message of so many bytes, all of which are `byte`.
+        fn send(&mut self, length: usize, byte: u8) -> Result<(), SendError> {
+            let payload = [byte; AREA];
+            self.writer.send(&mut self.sender, 1, 2, &payload[..length])
+        }
+
+        /// Whether the next message is what `send()` sends.
+        fn receives(&mut self, length: usize, byte: u8) -> bool {
+            let mut buffer = [0; AREA];
+            let header = Header {
+                kind: 1,
+                port: 2,
+                length: length as u32,
+            };
+            self.reader.receive(&mut self.receiver, &mut buffer) == Ok(Some(header))
+                && buffer[..length].iter().all(|got| *got == byte)
+                && buffer[length..].iter().all(|got| *got == 0)
+        }
+
+        /// Whether there is no message; the sender is told what has been taken.
+        fn finds_nothing(&mut self) -> bool {
+            self.reader.receive(&mut self.receiver, &mut []) == Ok(None)
+        }
+    }
+
+    fn ends(memory: &Memory) -> Ends<'_> {
+        Ends::new(memory).expect("a part that is allowed")
+    }
+
+    #[test]
+    fn messages_of_all_lengths_arrive() {
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        assert_eq!(ends.writer.longest(&ends.sender), SIZE as usize);
+        for length in (0..=SIZE as usize).step_by(13).chain([SIZE as usize]) {
+            assert_eq!(ends.send(length, length as u8 | 1), Ok(()));
+            assert!(ends.receives(length, length as u8 | 1));
+            assert!(ends.finds_nothing());
+        }
+        assert_eq!(ends.send(SIZE as usize + 1, 0), Err(SendError::TooLong));
+        // Nothing outside of its part has been written.
+        let (before, part) = memory.area.split_at(START as usize);
+        let after = part[SIZE as usize..].iter();
+        assert!(before.iter().chain(after).all(|byte| byte.get() == 0));
+    }
+
+    #[test]
+    fn buffers_come_back_when_the_head_has_passed() {
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        for lap in 0..20 {
+            // 640 bytes each: the fourth does not fit.
+            for number in 0..3 {
+                assert_eq!(ends.send(LONG, lap + number), Ok(()));
+            }
+            assert_eq!(ends.send(LONG, 99), Err(SendError::Full));
+            for number in 0..3 {
+                assert!(ends.receives(LONG, lap + number));
+            }
+            if lap == 0 {
+                // They have been read, but the sender has not been told.
+                assert_eq!(ends.send(LONG, 99), Err(SendError::Full));
+            }
+            assert!(ends.finds_nothing());
+        }
+        assert_eq!(ends.sender.stalls(), 21);
+    }
+
+    #[test]
+    fn buffers_do_not_overlap() {
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        assert_eq!(ends.send(1024, 1), Ok(()));
+        assert_eq!(ends.send(1024, 2), Ok(()));
+        assert!(ends.receives(1024, 1));
+        ends.receiver.publish();
+        assert_eq!(ends.send(1025, 3), Err(SendError::Full));
+        assert_eq!(ends.send(1024, 3), Ok(()));
+        assert!(ends.receives(1024, 2));
+        assert!(ends.receives(1024, 3));
+    }
+
+    #[test]
+    fn heads_are_published_after_many_bytes() {
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        // More than the part has, and the receiver never finds the lane empty.
+        assert_eq!(ends.send(1000, 0), Ok(()));
+        assert_eq!(ends.send(1000, 1), Ok(()));
+        let mut copied = 0;
+        for number in 2..40 {
+            assert!(ends.receives(1000, number - 2));
+            copied += 1000;
+            if copied < PUBLISH_BYTES {
+                ends.receiver.publish();
+            } else {
+                copied = 0;
+            }
+            assert_eq!(ends.send(1000, number), Ok(()));
+        }
+    }
+
+    #[test]
+    fn buffers_are_counted() {
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        let shape = ends.sender.shape();
+        let length = shape.longest() + 1;
+        for number in 0..4 {
+            assert_eq!(ends.send(length, number), Ok(()));
+        }
+        assert_eq!(ends.send(length, 99), Err(SendError::Full));
+        // Short messages need none.
+        assert_eq!(ends.send(8, 4), Ok(()));
+        for number in 0..4 {
+            assert!(ends.receives(length, number));
+        }
+        assert!(ends.receives(8, 4));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_lost() {
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        for (length, room) in [(LONG, 100), (LONG, 3), (LONG, 0), (20, 3), (6, 7)] {
+            assert_eq!(ends.send(length, 9), Ok(()));
+            let mut buffer = [0; 128];
+            let got = ends.reader.receive(&mut ends.receiver, &mut buffer[..room]);
+            assert!(got.is_ok_and(|header| header
+                .is_some_and(|header| { header.length as usize == length && header.kind == 1 })));
+            let copied = length.min(room);
+            assert!(buffer[..copied].iter().all(|byte| *byte == 9));
+            assert!(buffer[copied..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn impossible_names_break_the_lane() {
+        let area = AREA as u32;
+        let refused = |offset, length, bytes: usize| {
+            let memory = Memory::new();
+            let mut ends = ends(&memory);
+            let name = to_bytes(BufferName { offset, length });
+            let sent = ends.sender.send(LANE_BUFFER, 0, &name[..bytes]);
+            assert_eq!(sent, Ok(()));
+            let mut buffer = [0; 64];
+            let got = ends.reader.receive(&mut ends.receiver, &mut buffer);
+            assert_eq!(ends.receiver.is_broken(), got.is_err());
+            got.is_err()
+        };
+        assert!(!refused(0, area, NAME_BYTES));
+        assert!(!refused(area - 64, 64, NAME_BYTES));
+        assert!(!refused(area, 0, NAME_BYTES));
+        assert!(refused(area - 64, 65, NAME_BYTES));
+        assert!(refused(0, area + 1, NAME_BYTES));
+        assert!(refused(area, 1, NAME_BYTES));
+        assert!(refused(64, u32::MAX, NAME_BYTES));
+        assert!(refused(u32::MAX - 63, 64, NAME_BYTES));
+        assert!(refused(u32::MAX - 63, u32::MAX, NAME_BYTES));
+        assert!(refused(8, 8, NAME_BYTES));
+        // Less than a name.
+        assert!(refused(0, 8, 7));
+        assert!(refused(0, 0, 0));
+    }
+
+    #[test]
+    fn parts_are_checked() {
+        let memory = Memory::new();
+        let possible = |start, size| Writer::<_, 4>::new(&memory, start, size).is_some();
+        assert!(possible(0, 0));
+        assert!(possible(LINK_DATA_MAX - 64, 64));
+        assert!(!possible(LINK_DATA_MAX, 64));
+        assert!(!possible(1, 64));
+        assert!(!possible(64, 63));
+        assert!(!possible(u32::MAX - 63, 64));
+        // A writer without any room sends what the lane can carry.
+        let memory = Memory::new();
+        let mut ends = ends(&memory);
+        let writer = Writer::<_, 4>::new(&memory, 0, 0);
+        let mut writer = writer.expect("a part that is allowed");
+        assert_eq!(writer.send(&mut ends.sender, 1, 2, &[5; 300]), Ok(()));
+        assert!(ends.receives(300, 5));
+        let long = writer.send(&mut ends.sender, 1, 2, &[5; LONG]);
+        assert_eq!(long, Err(SendError::TooLong));
     }
 }

@@ -40,6 +40,7 @@ use kernel::{
 
 use super::{
     call,
+    channel,
     lane::{
         Header,
         Receiver, //
@@ -229,6 +230,7 @@ impl CpuInbox {
             if attached.take(self.cpu, ports, budget) == Left::Some {
                 left = Left::Some;
             }
+            channel::doorbell(&attached.link, self.cpu);
         }
         left
     }
@@ -278,12 +280,14 @@ impl Attached {
     /// Takes at most `budget` messages; if there are none left, the other side has to ring again.
     fn take(&mut self, cpu: u32, ports: &[Port], budget: usize) -> Left {
         let mut budget = budget;
+        let link = self.link.clone();
+        let Some(bell) = link.region.bell(link.side, cpu) else {
+            return Left::None;
+        };
         loop {
-            if self.has_message(cpu) {
-                let link = self.link.clone();
-                if let Some(bell) = link.region.bell(link.side, cpu) {
-                    self.sleeper.wake(&bell);
-                }
+            // Also of a sleep in which nothing came: whoever rang for it does not ring again.
+            self.sleeper.wake(&bell);
+            while self.has_message(cpu) {
                 let before = budget;
                 self.deliver(ports, &mut budget);
                 if budget == before {
@@ -294,14 +298,9 @@ impl Attached {
                 if budget == 0 {
                     return Left::Some;
                 }
-                continue;
             }
-            if self.sleeper.is_asleep() {
-                return Left::None;
-            }
-            if let Some(bell) = self.link.region.bell(self.link.side, cpu) {
-                self.sleeper.sleep(&bell);
-            } else {
+            self.sleeper.sleep(&bell);
+            if !self.has_message(cpu) {
                 return Left::None;
             }
         }
@@ -397,12 +396,12 @@ fn announce(inbox: &CpuInbox, link: &Arc<Link>) {
     let Some(bell) = link.region.bell(link.side, inbox.cpu) else {
         return;
     };
-    let keeper = if inbox.orphaned.load(Relaxed) {
-        0
-    } else {
-        inbox.cpu
-    };
-    bell.announce(apic_id(keeper), is_online(inbox.cpu));
+    // With the lock, so that a CPU which goes or comes just now has the last word.
+    let guard = inbox.inbox.lock();
+    let orphaned = inbox.orphaned.load(Relaxed);
+    let keeper = if orphaned { 0 } else { inbox.cpu };
+    bell.announce(apic_id(keeper), !orphaned);
+    drop(guard);
     // Falls asleep, unless there is something already.
     if inbox.take(WORK_BUDGET) == Left::Some {
         enqueue(inbox.cpu);
@@ -483,9 +482,9 @@ pub(crate) fn cpu_changed(cpu: u32, online: bool) {
     let Some(inbox) = inboxes().get(cpu as usize) else {
         return;
     };
-    inbox.orphaned.store(!online, Relaxed);
     let keeper = if online { cpu } else { 0 };
     let guard = inbox.inbox.lock();
+    inbox.orphaned.store(!online, Relaxed);
     for attached in &guard.links {
         if let Some(bell) = attached.link.region.bell(attached.link.side, cpu) {
             bell.announce(apic_id(keeper), online);

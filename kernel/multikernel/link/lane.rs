@@ -35,9 +35,6 @@ pub const FIRST_BYTES: usize = abi::LANE_SLOT_BYTES - 16;
 /// Bytes of payload in each further slot: all but the stamp.
 pub const NEXT_BYTES: usize = abi::LANE_SLOT_BYTES - 8;
 
-const RAHEAD: u64 = 16;
-const AHEAD: u64 = 8;
-
 /// The memory of one lane, as one side sees it. The other side may change it at any time.
 pub trait LaneMemory {
     /// Reads a word of a slot. `slot` is below the lane's number of slots, `word` below [`WORDS`].
@@ -52,12 +49,6 @@ pub trait LaneMemory {
     fn load_head(&self) -> u64;
     /// Writes the head, with release ordering.
     fn store_head(&self, value: u64);
-    /// Says that a slot will be written soon: a hint, to have its cache line fetched by then.
-    #[inline]
-    fn prefetch(&self, _slot: usize) {}
-    /// Says that a slot will be read soon.
-    #[inline]
-    fn prefetch_read(&self, _slot: usize) {}
 }
 
 /// What a lane looks like; the same on both sides, and not read from shared memory twice.
@@ -92,6 +83,7 @@ impl Shape {
         FIRST_BYTES + (self.slots() / 2 - 1) * NEXT_BYTES
     }
 
+    #[inline]
     fn index(&self, position: u64) -> usize {
         // CAST: Masked to what is below the number of slots.
         (position & self.mask as u64) as usize
@@ -99,6 +91,7 @@ impl Shape {
 
     /// The stamp of a slot. Never 0, which is what fresh memory has: of the position the lower half
     /// of the successor counts, and where that is 0 the slot has been written before.
+    #[inline]
     fn stamp(&self, position: u64, kind: u8) -> u64 {
         (position.wrapping_add(1) & 0xffff_ffff)
             | u64::from(self.epoch) << 32
@@ -203,7 +196,7 @@ impl<M: LaneMemory> Sender<M> {
     /// # Errors
     ///
     /// [`Broken`] if the head cannot be.
-    #[inline]
+    #[inline(always)]
     pub fn has_credit(&mut self, slots: usize) -> Result<bool, Broken> {
         let used = |this: &Self| this.tail.wrapping_sub(this.head) as usize;
         if used(self) + slots <= self.shape.slots() {
@@ -218,6 +211,7 @@ impl<M: LaneMemory> Sender<M> {
     /// # Errors
     ///
     /// [`SendError::Full`], always.
+    #[cold]
     pub fn stall(&mut self) -> Result<(), SendError> {
         self.stalls += 1;
         Err(SendError::Full)
@@ -228,7 +222,7 @@ impl<M: LaneMemory> Sender<M> {
     /// # Errors
     ///
     /// [`SendError`]; the message has not been sent then.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, kind: u8, port: u32, payload: &[u8]) -> Result<(), SendError> {
         if payload.len() > FIRST_BYTES {
             return self.send_long(kind, port, payload);
@@ -244,6 +238,7 @@ impl<M: LaneMemory> Sender<M> {
     }
 
     /// Sends a message that takes more than a slot.
+    #[inline(never)]
     fn send_long(&mut self, kind: u8, port: u32, payload: &[u8]) -> Result<(), SendError> {
         let Some((first, rest)) = payload.split_at_checked(FIRST_BYTES) else {
             return Err(SendError::TooLong);
@@ -278,13 +273,9 @@ impl<M: LaneMemory> Sender<M> {
     }
 
     /// Writes the first slot of a message of so many bytes, which publishes it.
-    #[inline]
+    #[inline(always)]
     fn put_first(&self, kind: u8, port: u32, length: usize, first: &[u8]) {
         let slot = self.shape.index(self.tail);
-        let ahead = self.tail.wrapping_add(AHEAD);
-        if ahead.wrapping_sub(self.head) < self.shape.slots() as u64 {
-            self.memory.prefetch(self.shape.index(ahead));
-        }
         // CAST: Bounded by `longest()`.
         let header = u64::from(port) << 32 | length as u64;
         self.memory.store(slot, 1, header);
@@ -359,7 +350,7 @@ impl<M: LaneMemory> Receiver<M> {
     }
 
     /// Whether a stamp is that of `position` in this life of the link, of whatever kind.
-    #[inline]
+    #[inline(always)]
     fn is_next(&self, stamp: u64, position: u64) -> bool {
         (stamp ^ self.shape.stamp(position, 0)) & 0xffff_ffff_ffff == 0
     }
@@ -370,7 +361,7 @@ impl<M: LaneMemory> Receiver<M> {
     /// # Errors
     ///
     /// [`Broken`] if what is there cannot be a message, now and ever after.
-    #[inline]
+    #[inline(always)]
     pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Header>, Broken> {
         let slot = self.shape.index(self.head);
         let stamp = self.memory.load_stamp(slot);
@@ -385,7 +376,6 @@ impl<M: LaneMemory> Receiver<M> {
         if self.head.wrapping_sub(self.published) as usize >= self.shape.slots() / 4 {
             self.publish();
         }
-        self.memory.prefetch_read(self.shape.index(self.head.wrapping_add(RAHEAD)));
         match self.take(slot, stamp, buffer) {
             Some(header) => Ok(Some(header)),
             None => Err(self.fail()),
@@ -399,24 +389,21 @@ impl<M: LaneMemory> Receiver<M> {
     }
 
     /// Takes the message whose first slot has been published.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, slot: usize, stamp: u64, buffer: &mut [u8]) -> Option<Header> {
-        // CAST: Shifted to what is left of 64 bits, of which 8 are asked for.
-        let kind = (stamp >> 48) as u8;
-        if kind & abi::LANE_FIRST == 0 || stamp >> 56 != 0 {
+        let kind = stamp >> 48;
+        if kind & !u64::from(abi::LANE_KIND) != u64::from(abi::LANE_FIRST) {
             return None;
         }
         let word = self.memory.load(slot, 1);
         let header = Header {
-            kind: kind & abi::LANE_KIND,
+            // CAST: Masked.
+            kind: (kind & u64::from(abi::LANE_KIND)) as u8,
             port: (word >> 32) as u32,
             // CAST: The lower half.
             length: word as u32,
         };
         let length = header.length as usize;
-        if length > self.shape.longest() {
-            return None;
-        }
         if length > FIRST_BYTES {
             self.head = self.take_rest(length, buffer)?;
         } else {
@@ -434,7 +421,11 @@ impl<M: LaneMemory> Receiver<M> {
 
     /// Copies what is in the further slots of a message to where it belongs in `buffer`, and
     /// returns the position after it.
+    #[inline(never)]
     fn take_rest(&self, length: usize, buffer: &mut [u8]) -> Option<u64> {
+        if length > self.shape.longest() {
+            return None;
+        }
         let wanted = length.min(buffer.len());
         let rest = buffer.get_mut(FIRST_BYTES.min(wanted)..wanted)?;
         let mut chunks = rest.chunks_mut(NEXT_BYTES);
@@ -727,6 +718,25 @@ mod tests {
                 assert!(!receiver.has_message());
                 assert_eq!(receiver.receive(&mut got), Err(Broken));
                 assert_eq!(memory.head.get(), start);
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_the_longest_is_none() {
+        for start in STARTS {
+            for (length, right) in [(LONGEST, true), (LONGEST + 1, false), (SLOTS * 64, false)] {
+                let memory = Memory::new();
+                let (_, mut receiver) = pair(&memory, start);
+                // Every slot of the lane goes on with it.
+                for at in (1..SLOTS as u64).map(|by| start.wrapping_add(by)) {
+                    memory.word(at, 0).set(SHAPE.stamp(at, abi::LANE_NEXT));
+                }
+                memory.word(start, 1).set(length as u64);
+                memory
+                    .word(start, 0)
+                    .set(SHAPE.stamp(start, abi::LANE_FIRST));
+                assert_eq!(receiver.receive(&mut []).is_ok(), right);
             }
         }
     }

@@ -11,7 +11,7 @@
 //! | then for each side, from a page's beginning on: | |
 //! | [`LinkState`] | 64 bytes |
 //! | [`LinkBell`], as many as CPUs | 64 bytes each |
-//! | [`LinkLane`], as many as lanes | 8 bytes each, to a multiple of 128 |
+//! | [`LinkLane`], as many as lanes | 64 bytes each, to a multiple of 128 |
 //! | lanes | [`LANE_HEAD_BYTES`] and the slots, each |
 //! | data | from a page's beginning on |
 //!
@@ -249,7 +249,7 @@ mod tests {
         for (side, has) in SIDES.iter().enumerate() {
             next(Some(layout.state(side)), 64);
             (0..has.cpus).for_each(|cpu| next(layout.bell(side, cpu), 64));
-            (0..has.lanes).for_each(|lane| next(layout.directory(side, lane), 8));
+            (0..has.lanes).for_each(|lane| next(layout.directory(side, lane), 64));
             (0..has.lanes).for_each(|lane| next(layout.lane(side, lane), lane_bytes(64)));
             next(Some(layout.data(side)), has.data_bytes.into());
             assert_eq!(layout.bell(side, has.cpus), None);

@@ -23,6 +23,7 @@ use kernel::{
 };
 
 use super::{
+    channel::Ports,
     lane::{
         SendError,
         Sender,
@@ -97,6 +98,8 @@ pub(crate) struct Link {
     lanes: Pin<KBox<SpinLockIrq<Lanes>>>,
     targets: KVec<Target>,
     down: Atomic<bool>,
+    /// What user space has opened, or had.
+    pub(crate) ports: Pin<KBox<SpinLockIrq<Ports>>>,
     pub(crate) counters: Counters,
 }
 
@@ -145,6 +148,10 @@ impl Link {
             )?,
             targets,
             down: Atomic::new(false),
+            ports: KBox::pin_init(
+                new_spinlock_irq!(Ports::new(mine.lanes as usize)?, "multikernel::ports"),
+                GFP_KERNEL,
+            )?,
             counters: Counters::new(),
             region,
         })
@@ -182,6 +189,11 @@ impl Link {
             abi::LINK_GONE => Err(EPIPE),
             _ => Err(ENOTCONN),
         }
+    }
+
+    /// Rings any CPU of the other side: what has been opened or closed is seen by each.
+    pub(crate) fn ring_any(&self) {
+        self.ring(self.any_target(CpuId::current().as_u32()));
     }
 
     /// The other side's CPU that messages go to which do not care: the one of the sending CPU's
@@ -274,6 +286,24 @@ impl Link {
         Some(sender)
     }
 
+    /// Takes one more lane into use, for a port: its number, and the lane.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there is none left.
+    pub(crate) fn open_port_lane(&self, port: u32) -> Result<(u32, Sender<LaneWords>)> {
+        let mut lanes = self.lanes.lock();
+        let number = lanes.used;
+        if number + 1 >= self.region.layout().side(self.side).lanes {
+            return Err(ENOSPC);
+        }
+        let sender = self
+            .make_lane(number, abi::LANE_OF_PORT, port)
+            .ok_or(ENOSPC)?;
+        lanes.used = number + 1;
+        Ok((number, sender))
+    }
+
     fn make_lane(&self, number: u32, from: u32, to: u32) -> Option<Sender<LaneWords>> {
         let memory = self.region.lane(self.side, number)?;
         self.region.open_lane(self.side, number, from, to).ok()?;
@@ -302,9 +332,16 @@ impl Link {
         let Some(bell) = self.region.bell(self.peer(), to) else {
             return;
         };
-        if !wake::must_ring(&bell, &target.0) {
-            return;
+        if wake::must_ring(&bell, &target.0) {
+            self.ring(to);
         }
+    }
+
+    /// Rings a CPU of the other side.
+    pub(crate) fn ring(&self, to: u32) {
+        let Some(bell) = self.region.bell(self.peer(), to) else {
+            return;
+        };
         let vector = u8::try_from(self.region.vector(self.peer())).unwrap_or(0);
         let apic_id = bell.apic_id();
         // What the other side says is good only for its own CPUs, and for no exception's vector.

@@ -15,6 +15,7 @@ use kernel::{
 
 use super::{
     call,
+    channel,
     inbox,
     layout::Layout,
     outbox::{
@@ -44,7 +45,7 @@ use crate::{
 /// Slots of a lane: 4 KiB.
 const LANE_SLOTS: u32 = 64;
 /// Lanes of a side.
-const LANES: u32 = 16;
+const LANES: u32 = 24;
 /// Bytes of data that a side has at least; what is left of the pages is shared out.
 const DATA_BYTES: u64 = 16 << 10;
 
@@ -122,6 +123,7 @@ pub(crate) fn close(link: &Arc<Link>) {
     link.region.announce(link.side, abi::LINK_GONE, 0);
     inbox::detach(link);
     call::abandon(link);
+    channel::abandon(link);
 }
 
 /// The link of this kernel, a spawn, to its host.

@@ -234,6 +234,71 @@ impl Region {
         Ok(())
     }
 
+    /// Says that something has been opened or closed on a side, which alone says so, by one CPU at
+    /// a time.
+    pub(crate) fn change(&self, side: usize) {
+        let at = self.state_field(side, offset_of!(LinkState, changes));
+        self.write(at, self.read(at).wrapping_add(1));
+    }
+
+    /// `LinkState::changes` of a side: any value.
+    pub(crate) fn changes(&self, side: usize) -> u32 {
+        self.read(self.state_field(side, offset_of!(LinkState, changes)))
+    }
+
+    /// A field of a lane's entry in a side's directory.
+    fn lane_field(&self, side: usize, lane: u32, field: usize) -> Option<&Atomic<u32>> {
+        self.word(self.layout.directory(side, lane)? + field as u64)
+    }
+
+    /// `LinkLane::state` and `LinkLane::cpu` of a port's lane: any values.
+    pub(crate) fn port_state(&self, side: usize, lane: u32) -> (u32, u32) {
+        let read = |field| {
+            let word = self.lane_field(side, lane, field);
+            word.map_or(0, |word| word.load(Acquire))
+        };
+        (
+            read(offset_of!(LinkLane, state)),
+            read(offset_of!(LinkLane, cpu)),
+        )
+    }
+
+    /// Says whether the sender of a port's lane is there, and which CPU looks after it.
+    pub(crate) fn set_port_state(&self, side: usize, lane: u32, state: u32, cpu: u32) {
+        let write = |field, value| {
+            if let Some(word) = self.lane_field(side, lane, field) {
+                word.store(value, Release);
+            }
+        };
+        write(offset_of!(LinkLane, cpu), cpu);
+        write(offset_of!(LinkLane, state), state);
+    }
+
+    /// Which CPU the receiver of a lane says looks after it: any value.
+    pub(crate) fn reader_cpu(&self, side: usize, lane: u32) -> u32 {
+        let at = self.layout.lane(side, lane).unwrap_or(0);
+        self.read(at + offset_of!(LaneHead, cpu) as u64)
+    }
+
+    /// Says which CPU looks after the receiving end of a lane.
+    pub(crate) fn set_reader_cpu(&self, side: usize, lane: u32, cpu: u32) {
+        if let Some(at) = self.layout.lane(side, lane) {
+            self.write(at + offset_of!(LaneHead, cpu) as u64, cpu);
+        }
+    }
+
+    /// The bell of the receiver of a port's lane in which `side` sends.
+    pub(crate) fn reader_bell(&self, side: usize, lane: u32) -> Option<PortBell<'_>> {
+        let at = self.layout.lane(side, lane)? + offset_of!(LaneHead, asleep) as u64;
+        Some(PortBell(self.long(at)?))
+    }
+
+    /// The bell of the sender of a port's lane, who waits for credit.
+    pub(crate) fn writer_bell(&self, side: usize, lane: u32) -> Option<PortBell<'_>> {
+        let at = self.layout.directory(side, lane)? + offset_of!(LinkLane, waiting) as u64;
+        Some(PortBell(self.long(at)?))
+    }
+
     /// The bell of a side's CPU.
     pub(crate) fn bell(&self, side: usize, cpu: u32) -> Option<Bell<'_>> {
         let at = self.layout.bell(side, cpu)?;
@@ -301,6 +366,23 @@ impl BellMemory for Bell<'_> {
     }
 }
 
+/// The bell of who waits at one end of a port's lane.
+pub(crate) struct PortBell<'a>(&'a Atomic<u64>);
+
+impl BellMemory for PortBell<'_> {
+    fn asleep(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn set_asleep(&self, value: u64) {
+        self.0.store(value, Release);
+    }
+
+    fn barrier(&self) {
+        barrier::smp_mb(barrier::Full);
+    }
+}
+
 /// Number of the last sleep of a CPU for which somebody here rang.
 pub(crate) struct LastRung(pub(crate) Atomic<u64>);
 
@@ -327,6 +409,7 @@ pub(crate) struct LaneWords {
 }
 
 impl LaneWords {
+    #[inline]
     fn slot(&self, slot: usize, word: usize) -> &Atomic<u64> {
         let at = LANE_HEAD_BYTES + (slot & self.mask) * LANE_SLOT_BYTES + (word % WORDS) * 8;
         // SAFETY: The masks keep it inside the lane, which is inside the region, and it is aligned.
@@ -334,6 +417,7 @@ impl LaneWords {
         unsafe { Atomic::from_ptr(self.region.base.add(self.offset + at).cast()) }
     }
 
+    #[inline]
     fn head(&self) -> &Atomic<u64> {
         const { assert!(offset_of!(LaneHead, head) == 0) };
         // SAFETY: As in `slot()`.
@@ -342,26 +426,32 @@ impl LaneWords {
 }
 
 impl LaneMemory for LaneWords {
+    #[inline]
     fn load(&self, slot: usize, word: usize) -> u64 {
         self.slot(slot, word).load(Relaxed)
     }
 
+    #[inline]
     fn store(&self, slot: usize, word: usize, value: u64) {
         self.slot(slot, word).store(value, Relaxed);
     }
 
+    #[inline]
     fn load_stamp(&self, slot: usize) -> u64 {
         self.slot(slot, 0).load(Acquire)
     }
 
+    #[inline]
     fn store_stamp(&self, slot: usize, value: u64) {
         self.slot(slot, 0).store(value, Release);
     }
 
+    #[inline]
     fn load_head(&self) -> u64 {
         self.head().load(Acquire)
     }
 
+    #[inline]
     fn store_head(&self, value: u64) {
         self.head().store(value, Release);
     }

@@ -35,8 +35,8 @@ pub trait BellMemory {
     fn barrier(&self);
 }
 
-/// What those who send to one CPU know in common, in their own kernel's memory. It begins with 0 when
-/// the receiver begins with [`Sleeper::new`]: numbers of an earlier life mean nothing.
+/// What those who send to one CPU know in common, in their own kernel's memory. It begins with 0
+/// when the receiver begins with [`Sleeper::new`]: numbers of an earlier life mean nothing.
 pub trait Rung {
     /// Replaces the number of the last sleep for which somebody rang, atomically, and returns what
     /// it was.
@@ -66,8 +66,8 @@ impl Sleeper {
         bell.barrier();
     }
 
-    /// Announces that none is needed. To be called whenever a doorbell has rung, and when there is a
-    /// message after [`Self::sleep`].
+    /// Announces that none is needed. To be called whenever a doorbell has rung, and when there is
+    /// a message after [`Self::sleep`].
     pub fn wake<B: BellMemory>(&mut self, bell: &B) {
         if self.sleep & 1 != 0 {
             self.sleep = self.sleep.wrapping_add(1);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use core::cell::Cell;
 
-    /// A bell, and how often each thing was done to it: a decimal digit for each access, in order.
+    /// A bell, and what was done to it: a decimal digit for each access, in order.
     #[derive(Default)]
     struct Bell {
         asleep: Cell<u64>,

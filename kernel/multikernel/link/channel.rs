@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ports of user space: a lane in each direction, and who waits at their ends.
+//!
+//! A port that is opened on both sides of a link is a channel: what is written on one side is read
+//! on the other, message by message, in order. Each side has a lane of its own for it, in which
+//! nothing else goes, so that a reader who is slow holds up his own writer alone: that one gets
+//! `EAGAIN`, or waits. Who waits says so in the lane, as a CPU does in its bell, and names the CPU
+//! that looks after the channel; its doorbell wakes him.
+//!
+//! Each end of a lane has a spinlock with interrupts off. Lock order: an inbox, then the list of
+//! ports of a link, then an end.
+
+use kernel::{
+    bindings,
+    cpu::CpuId,
+    fs::File,
+    new_poll_condvar,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::Atomic,
+        poll::{
+            PollCondVar,
+            PollTable, //
+        },
+        Arc,
+        SpinLockIrq, //
+    },
+    uaccess::UserSlice, //
+};
+
+use super::{
+    lane::{
+        Receiver,
+        SendError,
+        Sender, //
+    },
+    outbox::Link,
+    region::{
+        LaneWords,
+        LastRung, //
+    },
+    wake::{
+        self,
+        Sleeper, //
+    }, //
+};
+use crate::abi;
+
+/// The end at which is written.
+struct Writer {
+    lane: u32,
+    sender: Sender<LaneWords>,
+    /// Waits for credit.
+    sleeper: Sleeper,
+    /// For which sleep of the reader he has been rung.
+    rung: LastRung,
+}
+
+/// The end at which is read; it is there once the other side has opened the port.
+struct Reader {
+    lane: u32,
+    receiver: Receiver<LaneWords>,
+    /// Waits for a message.
+    sleeper: Sleeper,
+    /// For which wait for credit the writer has been rung.
+    rung: LastRung,
+}
+
+/// The ends of a port that nobody has open at the moment.
+struct Ends {
+    writer: Writer,
+    reader: Option<Reader>,
+}
+
+/// A port that is or was open here.
+struct Port {
+    number: u32,
+    /// If nobody has it.
+    ends: Option<Ends>,
+    /// If somebody has it.
+    channel: Option<Arc<Channel>>,
+}
+
+/// The ports of a link.
+pub(crate) struct Ports {
+    list: KVec<Port>,
+    /// `LinkState::changes` of the other side as last seen.
+    changes: u32,
+}
+
+impl Ports {
+    /// Room for as many ports as there are lanes.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(lanes: usize) -> Result<Self> {
+        Ok(Self {
+            list: KVec::with_capacity(lanes, GFP_KERNEL)?,
+            changes: 0,
+        })
+    }
+}
+
+/// A port that somebody has open.
+#[pin_data]
+pub(crate) struct Channel {
+    link: Arc<Link>,
+    number: u32,
+    /// The CPU whose doorbell wakes who waits.
+    cpu: u32,
+    #[pin]
+    writer: SpinLockIrq<Option<Writer>>,
+    #[pin]
+    reader: SpinLockIrq<Option<Reader>>,
+    #[pin]
+    changed: PollCondVar,
+}
+
+/// A doorbell rang on a CPU: wakes those who wait for what it may be about.
+pub(crate) fn doorbell(link: &Arc<Link>, cpu: u32) {
+    let mut ports = link.ports.lock();
+    if ports.list.is_empty() {
+        return;
+    }
+    let changes = link.region.changes(link.peer());
+    let anew = changes != ports.changes;
+    ports.changes = changes;
+    for port in &ports.list {
+        if let Some(channel) = &port.channel {
+            if anew || channel.cpu == cpu || link.check_up().is_err() {
+                channel.wake(anew);
+            }
+        }
+    }
+}
+
+/// The other side of a link has gone: nobody waits for it any longer.
+pub(crate) fn abandon(link: &Arc<Link>) {
+    for port in &link.ports.lock().list {
+        if let Some(channel) = &port.channel {
+            channel.changed.notify_all();
+        }
+    }
+}
+
+impl Channel {
+    /// Opens a port.
+    ///
+    /// # Errors
+    ///
+    /// - `EADDRINUSE`: somebody has it.
+    /// - `ENOSPC`: the link has no lane left.
+    /// - `ENOMEM`; what [`Link::check_up`] fails with.
+    pub(crate) fn open(link: &Arc<Link>, number: u32) -> Result<Arc<Self>> {
+        link.check_up()?;
+        let cpu = CpuId::current().as_u32() % link.region.layout().side(link.side).cpus.max(1);
+        let channel = Arc::pin_init(
+            pin_init!(Self {
+                link: link.clone(),
+                number,
+                cpu,
+                writer <- new_spinlock_irq!(None, "multikernel::port_writer"),
+                reader <- new_spinlock_irq!(None, "multikernel::port_reader"),
+                changed <- new_poll_condvar!("multikernel::port_changed"),
+            }),
+            GFP_KERNEL,
+        )?;
+
+        let mut ports = link.ports.lock();
+        let found = ports.list.iter_mut().find(|port| port.number == number);
+        let ends = match found {
+            Some(port) => {
+                let ends = port.ends.take().ok_or(EADDRINUSE)?;
+                port.channel = Some(channel.clone());
+                ends
+            }
+            None => {
+                let (lane, sender) = link.open_port_lane(number)?;
+                let port = Port {
+                    number,
+                    ends: None,
+                    channel: Some(channel.clone()),
+                };
+                // There is room for as many as there are lanes.
+                ports.list.push_within_capacity(port).map_err(|_| ENOSPC)?;
+                Ends {
+                    writer: Writer {
+                        lane,
+                        sender,
+                        sleeper: Sleeper::new(),
+                        rung: LastRung(Atomic::new(0)),
+                    },
+                    reader: None,
+                }
+            }
+        };
+        let lane = ends.writer.lane;
+        *channel.writer.lock() = Some(ends.writer);
+        *channel.reader.lock() = ends.reader;
+        link.region
+            .set_port_state(link.side, lane, abi::LANE_OPEN, cpu);
+        link.region.change(link.side);
+        drop(ports);
+        link.ring_any();
+        Ok(channel)
+    }
+
+    /// Closes the port. What has come and was not read is lost.
+    pub(crate) fn close(&self) {
+        let link = &self.link;
+        let mut ports = link.ports.lock();
+        let mut reader = self.reader.lock().take();
+        if let Some(reader) = &mut reader {
+            // No more than the lane holds: who goes on writing finds it full again.
+            for _ in 0..link.shape().slots() {
+                if !matches!(reader.receiver.receive(&mut []), Ok(Some(_))) {
+                    break;
+                }
+            }
+            reader.receiver.publish();
+        }
+        let writer = self.writer.lock().take();
+        let port = ports
+            .list
+            .iter_mut()
+            .find(|port| port.number == self.number);
+        let mut gone = None;
+        if let (Some(port), Some(writer)) = (port, writer) {
+            link.region
+                .set_port_state(link.side, writer.lane, abi::LANE_CLOSED, 0);
+            port.ends = Some(Ends { writer, reader });
+            gone = port.channel.take();
+        }
+        link.region.change(link.side);
+        drop(ports);
+        drop(gone);
+        link.ring_any();
+    }
+
+    /// Finds the other side's lane, if it has opened the port.
+    fn find_lane(&self, reader: &mut Option<Reader>) {
+        let (region, peer) = (&self.link.region, self.link.peer());
+        if reader.is_some() {
+            return;
+        }
+        let of_port =
+            |lane: &u32| region.lane_ends(peer, *lane) == Some((abi::LANE_OF_PORT, self.number));
+        let Some(lane) = (0..region.lanes(peer)).find(of_port) else {
+            return;
+        };
+        if let Some(memory) = region.lane(peer, lane) {
+            region.set_reader_cpu(peer, lane, self.cpu);
+            *reader = Some(Reader {
+                lane,
+                receiver: Receiver::new(memory, self.link.shape()),
+                sleeper: Sleeper::new(),
+                rung: LastRung(Atomic::new(0)),
+            });
+        }
+    }
+
+    /// Whether the other side has closed the port, or is gone.
+    fn is_over(&self, reader: &Option<Reader>) -> bool {
+        let (region, peer) = (&self.link.region, self.link.peer());
+        let closed = |reader: &Reader| region.port_state(peer, reader.lane).0 == abi::LANE_CLOSED;
+        self.link.check_up().is_err() || reader.as_ref().is_some_and(closed)
+    }
+
+    /// Whether something can be read; if not, a doorbell will ring once it can.
+    fn is_readable(&self, reader: &mut Option<Reader>) -> bool {
+        self.find_lane(reader);
+        let Some(reader) = reader else {
+            return false;
+        };
+        if reader.receiver.has_message() {
+            return true;
+        }
+        let bell = self.link.region.reader_bell(self.link.peer(), reader.lane);
+        if let Some(bell) = bell {
+            reader.sleeper.sleep(&bell);
+            if reader.receiver.has_message() {
+                reader.sleeper.wake(&bell);
+            }
+        }
+        reader.receiver.has_message()
+    }
+
+    /// Wakes who waits here, if there is a reason to. If not, he is asleep anew: whoever rang for
+    /// the sleep that is over does not ring for it again.
+    fn wake(&self, anew: bool) {
+        let mut reader = self.reader.lock();
+        let readable = self.is_readable(&mut reader) || self.is_over(&reader);
+        drop(reader);
+        let writable = (*self.writer.lock())
+            .as_mut()
+            .is_some_and(|writer| self.is_writable(writer));
+        if anew || readable || writable {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether the longest message can be sent, or none ever; if not, a doorbell will ring once it
+    /// can.
+    fn is_writable(&self, writer: &mut Writer) -> bool {
+        let bell = self.link.region.writer_bell(self.link.side, writer.lane);
+        let Some(bell) = bell else {
+            return false;
+        };
+        if writer.has_credit() {
+            return true;
+        }
+        writer.sleeper.sleep(&bell);
+        if writer.has_credit() {
+            writer.sleeper.wake(&bell);
+            return true;
+        }
+        false
+    }
+
+    /// Takes one message, of at most `bytes` bytes, to user memory; what is longer is cut off. Of
+    /// no bytes is the end: the other side has closed the port, or is gone.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`, `ERESTARTSYS`, `EPROTO`, `EFAULT` (the message is lost then), `ENOMEM`.
+    pub(crate) fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        let mut buffer = KVec::from_elem(0u8, self.link.shape().longest(), GFP_KERNEL)?;
+        let mut reader = self.reader.lock();
+        let length = loop {
+            if self.is_readable(&mut reader) {
+                let (header, lane) = match (*reader).as_mut() {
+                    Some(reader) => (reader.receiver.receive(&mut buffer), reader.lane),
+                    None => (Ok(None), 0),
+                };
+                if let Some(header) = header.map_err(|_| EPROTO)? {
+                    self.give_credit(&mut reader, lane);
+                    break header.length as usize;
+                }
+            }
+            if self.is_over(&reader) {
+                return Ok(0);
+            }
+            if !wait {
+                return Err(EAGAIN);
+            }
+            if self.changed.wait_interruptible(&mut reader) {
+                return Err(ERESTARTSYS);
+            }
+        };
+        drop(reader);
+        let length = length.min(bytes);
+        let message = buffer.get(..length).ok_or(EPROTO)?;
+        UserSlice::new(UserPtr::from_addr(address), length)
+            .writer()
+            .write_slice(message)?;
+        Ok(length)
+    }
+
+    /// Gives the writer back what has been read, and rings him if he waits for it.
+    fn give_credit(&self, reader: &mut Option<Reader>, lane: u32) {
+        let (region, peer) = (&self.link.region, self.link.peer());
+        if let (Some(reader), Some(bell)) = (reader, region.writer_bell(peer, lane)) {
+            // First: there is a barrier between this and the look at the bell.
+            reader.receiver.publish();
+            if wake::must_ring(&bell, &reader.rung) {
+                self.link.ring(region.port_state(peer, lane).1);
+            }
+        }
+    }
+
+    /// Sends one message from user memory.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`, `ERESTARTSYS`, `EMSGSIZE`, `EPIPE`, `EPROTO`, `EFAULT`, `ENOMEM`.
+    pub(crate) fn write(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        if bytes > self.link.shape().longest() {
+            return Err(EMSGSIZE);
+        }
+        let mut message = KVec::new();
+        UserSlice::new(UserPtr::from_addr(address), bytes).read_all(&mut message, GFP_KERNEL)?;
+        let mut guard = self.writer.lock();
+        loop {
+            self.link.check_up()?;
+            let writer = (*guard).as_mut().ok_or(EPIPE)?;
+            match self.send(writer, &message) {
+                Ok(()) => return Ok(bytes),
+                Err(EAGAIN) if wait => {}
+                Err(error) => return Err(error),
+            }
+            if self.changed.wait_interruptible(&mut guard) {
+                return Err(ERESTARTSYS);
+            }
+        }
+    }
+
+    /// Sends a message, or has a doorbell ring once it can be sent.
+    fn send(&self, writer: &mut Writer, message: &[u8]) -> Result {
+        let (region, side) = (&self.link.region, self.link.side);
+        let mut result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
+        if result == Err(SendError::Full) {
+            if let Some(bell) = region.writer_bell(side, writer.lane) {
+                writer.sleeper.sleep(&bell);
+                result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
+                if result != Err(SendError::Full) {
+                    writer.sleeper.wake(&bell);
+                }
+            }
+        }
+        let bell = region.reader_bell(side, writer.lane);
+        if bell.is_some_and(|bell| wake::must_ring(&bell, &writer.rung)) {
+            self.link.ring(region.reader_cpu(side, writer.lane));
+        }
+        result.map_err(|error| match error {
+            SendError::Full => EAGAIN,
+            SendError::TooLong => EMSGSIZE,
+            SendError::Broken => EPROTO,
+        })
+    }
+
+    /// What there is to do for poll(2).
+    pub(crate) fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        table.register_wait(file, &self.changed);
+        let mut mask = 0;
+        let mut reader = self.reader.lock();
+        if self.is_readable(&mut reader) {
+            mask |= bindings::POLLIN | bindings::POLLRDNORM;
+        } else if self.is_over(&reader) {
+            mask |= bindings::POLLIN | bindings::POLLRDNORM | bindings::POLLHUP;
+        }
+        drop(reader);
+        let mut guard = self.writer.lock();
+        if let Some(writer) = (*guard).as_mut() {
+            if self.is_writable(writer) {
+                mask |= bindings::POLLOUT | bindings::POLLWRNORM;
+            }
+        }
+        mask
+    }
+}
+
+impl Writer {
+    /// Whether the longest message can be sent, or none ever.
+    fn has_credit(&mut self) -> bool {
+        let tail = self.sender.tail();
+        match self.sender.taken() {
+            Ok(head) => tail.wrapping_sub(head) <= self.sender.shape().slots() as u64 / 2,
+            Err(_) => true,
+        }
+    }
+}

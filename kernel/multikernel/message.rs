@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages of user space: the ioctls that call a port and open one, and the port fd.
+//!
+//! The same on the host, where an instance fd says which kernel is meant, and in a spawn, where it
+//! is the host. No state of its own, no lock.
+
+use kernel::{
+    fs::File,
+    prelude::*,
+    str::CStr,
+    sync::{
+        poll::PollTable,
+        Arc, //
+    },
+    uaccess::UserSlice,
+    uapi, //
+};
+
+use crate::{
+    abi,
+    device::{
+        check_flags,
+        command, //
+    },
+    file::{
+        self,
+        AnonFile, //
+    },
+    instance::Handle,
+    link::{
+        call,
+        channel::Channel,
+        outbox::Link, //
+    },
+    registry::Subsystem,
+    user::UserStruct, //
+};
+
+/// ioctl(MULTIKERNEL_IOCTL_CALL).
+pub(crate) const CALL: u32 = command(uapi::MULTIKERNEL_CMD_CALL);
+/// ioctl(MULTIKERNEL_IOCTL_OPEN_PORT).
+pub(crate) const OPEN_PORT: u32 = command(uapi::MULTIKERNEL_CMD_OPEN_PORT);
+
+/// The link to a spawn that runs.
+///
+/// # Errors
+///
+/// `EALREADY` if none does, `ESTALE`.
+pub(crate) fn link_of(subsystem: &Subsystem, handle: Handle) -> Result<Arc<Link>> {
+    let mut registry = subsystem.lock();
+    registry.find(handle)?.link.clone().ok_or(EALREADY)
+}
+
+/// One of the ioctls above, on a link.
+///
+/// # Errors
+///
+/// As `include/uapi/linux/multikernel.h` documents them.
+pub(crate) fn ioctl(link: &Arc<Link>, command: u32, argument: usize) -> Result {
+    match command {
+        CALL => call_port(link, argument),
+        OPEN_PORT => open_port(link, argument),
+        _ => Err(ENOTTY),
+    }
+}
+
+fn call_port(link: &Arc<Link>, argument: usize) -> Result {
+    const TIMEOUT_MAX: u32 = 3_600_000;
+
+    let mut request = UserStruct::<uapi::multikernel_ioctl_call>::read(argument)?;
+    let value = &request.value;
+    check_flags(value.flags, 0)?;
+    check_flags(value.reserved, 0)?;
+    if value.port == abi::PORT_NONE || !(1..=TIMEOUT_MAX).contains(&value.timeout_ms) {
+        return Err(EINVAL);
+    }
+    if value.request_bytes as usize > call::CALL_MAX {
+        return Err(EMSGSIZE);
+    }
+    let mut sent = KVec::new();
+    let from = UserPtr::from_addr(value.request as usize);
+    UserSlice::new(from, value.request_bytes as usize).read_all(&mut sent, GFP_KERNEL)?;
+    let cpu = (value.cpu != uapi::MULTIKERNEL_CPU_ANY).then_some(value.cpu);
+    let mut answer = KVec::from_elem(0u8, call::CALL_MAX, GFP_KERNEL)?;
+    let bytes = call::call(link, cpu, value.port, &sent, &mut answer, value.timeout_ms)?;
+    let got = answer.get(..bytes).ok_or(EMSGSIZE)?;
+    let fits = bytes <= value.answer_bytes as usize;
+    if fits {
+        let to = UserPtr::from_addr(value.answer as usize);
+        UserSlice::new(to, bytes).writer().write_slice(got)?;
+    }
+    // CAST: At most `CALL_MAX`.
+    request.value.answer_bytes = bytes as u32;
+    request.write()?;
+    if !fits {
+        return Err(EMSGSIZE);
+    }
+    Ok(())
+}
+
+fn open_port(link: &Arc<Link>, argument: usize) -> Result {
+    let mut request = UserStruct::<uapi::multikernel_ioctl_open_port>::read(argument)?;
+    check_flags(request.value.flags, 0)?;
+    if request.value.port < abi::PORT_USER {
+        return Err(EINVAL);
+    }
+    let file = file::open(PortFile(Channel::open(link, request.value.port)?))?;
+    request.value.fd = file.descriptor();
+    request.write()?;
+    file.install();
+    Ok(())
+}
+
+/// What is behind a port fd.
+struct PortFile(Arc<Channel>);
+
+impl AnonFile for PortFile {
+    const NAME: &'static CStr = c"[multikernel-port]";
+
+    fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        self.0.read(address, bytes, wait)
+    }
+
+    fn write(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        self.0.write(address, bytes, wait)
+    }
+
+    fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        self.0.poll(file, table)
+    }
+}
+
+impl Drop for PortFile {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * port_test: programs that talk over ports, for ports.sh.
+ *
+ * port_test serve: in a spawn, serves the ports below, for ever.
+ * port_test CASE ID: on the host, does one thing with the server in instance ID.
+ *	Says what it did; status 0 if all was as it should be.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+
+#include <linux/multikernel.h>
+
+/* Returns each message as it was. */
+#define PORT_ECHO	(MULTIKERNEL_PORT_USER + 0)
+/* Takes messages, slowly at first; an empty one is answered with what came. */
+#define PORT_SINK	(MULTIKERNEL_PORT_USER + 1)
+/* An unsigned int is answered with so many messages, as fast as they go. */
+#define PORT_SOURCE	(MULTIKERNEL_PORT_USER + 2)
+/* A message has the server close the port for a moment. */
+#define PORT_CLOSE	(MULTIKERNEL_PORT_USER + 3)
+/* The server is never there. */
+#define PORT_ALONE	(MULTIKERNEL_PORT_USER + 4)
+
+#define LONGEST		1784
+#define DEADLINE_MS	60000
+
+struct tally {
+	unsigned int count;
+	unsigned int wrong;
+	unsigned long long bytes;
+};
+
+static int fail(const char *format, ...)
+{
+	int error = errno;
+	va_list arguments;
+
+	va_start(arguments, format);
+	vprintf(format, arguments);
+	va_end(arguments);
+	printf(" (errno %d, %s)\n", error, strerror(error));
+	exit(1);
+}
+
+static int open_port(int fd, unsigned int port)
+{
+	struct multikernel_ioctl_open_port request = { .size = sizeof(request), .port = port };
+
+	return ioctl(fd, MULTIKERNEL_IOCTL_OPEN_PORT, &request) ? -1 : request.fd;
+}
+
+static int open_device(void)
+{
+	int fd = open("/dev/multikernel", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		fail("/dev/multikernel");
+	return fd;
+}
+
+/* Message @number has a length and bytes of its own. */
+static size_t compose(unsigned char *message, unsigned int number)
+{
+	size_t length = 1 + (number * 7919u) % LONGEST, i;
+
+	for (i = 0; i < length; i++)
+		message[i] = number + i * 31;
+	return length;
+}
+
+static bool is_message(const unsigned char *message, ssize_t length, unsigned int number)
+{
+	unsigned char expected[LONGEST];
+
+	return length == (ssize_t)compose(expected, number) &&
+	       !memcmp(message, expected, length);
+}
+
+static void must_write(int fd, const void *message, size_t length)
+{
+	if (write(fd, message, length) != (ssize_t)length)
+		fail("write of %zu bytes", length);
+}
+
+static void wait_for(int fd, short events)
+{
+	struct pollfd poller = { .fd = fd, .events = events };
+
+	if (poll(&poller, 1, DEADLINE_MS) != 1 || !(poller.revents & events))
+		fail("poll for %#x said %#x", events, poller.revents);
+}
+
+/* In the spawn ---------------------------------------------------------------- */
+
+static void serve_echo(int device)
+{
+	int fd = open_port(device, PORT_ECHO);
+	char message[LONGEST];
+	ssize_t length;
+
+	while ((length = read(fd, message, sizeof(message))) >= 0) {
+		if (!length)
+			wait_for(fd, POLLIN);
+		else
+			must_write(fd, message, length);
+	}
+	fail("echo");
+}
+
+static void serve_sink(int device)
+{
+	int fd = open_port(device, PORT_SINK);
+	unsigned char message[LONGEST];
+	struct tally tally = { 0 };
+	ssize_t length;
+
+	while ((length = read(fd, message, sizeof(message))) >= 0) {
+		if (!length) {
+			memset(&tally, 0, sizeof(tally));
+			wait_for(fd, POLLIN);
+		} else if (length == 1 && message[0] == 0xff) {
+			must_write(fd, &tally, sizeof(tally));
+			memset(&tally, 0, sizeof(tally));
+		} else {
+			/* So that the writer has no credit for a while. */
+			if (tally.count < 5)
+				usleep(20000);
+			tally.wrong += !is_message(message, length, tally.count);
+			tally.count++;
+			tally.bytes += length;
+		}
+	}
+	fail("sink");
+}
+
+static void serve_source(int device)
+{
+	int fd = open_port(device, PORT_SOURCE);
+	unsigned char message[LONGEST];
+	unsigned int count, i;
+	ssize_t length;
+
+	while ((length = read(fd, &count, sizeof(count))) >= 0) {
+		if (!length) {
+			wait_for(fd, POLLIN);
+			continue;
+		}
+		for (i = 0; i < count; i++)
+			must_write(fd, message, compose(message, i));
+	}
+	fail("source");
+}
+
+static void serve_close(int device)
+{
+	char message[LONGEST];
+	int fd;
+
+	while (1) {
+		fd = open_port(device, PORT_CLOSE);
+		if (fd < 0)
+			fail("open");
+		do
+			wait_for(fd, POLLIN);
+		while (read(fd, message, sizeof(message)) <= 0);
+		must_write(fd, "last words", 10);
+		close(fd);
+		usleep(500000);
+	}
+}
+
+static int serve(void)
+{
+	static void (*const servers[])(int device) = {
+		serve_echo, serve_sink, serve_source, serve_close,
+	};
+	int device = open_device();
+	unsigned int i;
+
+	for (i = 0; i < sizeof(servers) / sizeof(servers[0]); i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid)
+			servers[i](device);
+	}
+	return 0;
+}
+
+/* On the host ----------------------------------------------------------------- */
+
+static int instance;
+
+static int connect_to(unsigned int port)
+{
+	int fd = open_port(instance, port);
+
+	if (fd < 0)
+		fail("port %u", port);
+	return fd;
+}
+
+static void receive_number(int fd, unsigned int number)
+{
+	unsigned char message[LONGEST];
+	ssize_t length;
+
+	wait_for(fd, POLLIN);
+	length = read(fd, message, sizeof(message));
+	if (!is_message(message, length, number))
+		fail("message %u came with %zd bytes", number, length);
+}
+
+/* Messages of all lengths come back as they were. */
+static int case_echo(void)
+{
+	unsigned char message[LONGEST];
+	int fd = connect_to(PORT_ECHO);
+	unsigned int i;
+
+	for (i = 0; i < 2 * LONGEST; i++) {
+		must_write(fd, message, compose(message, i));
+		receive_number(fd, i);
+	}
+	printf("%u messages there and back\n", i);
+	return 0;
+}
+
+/* Many go without waiting for the answer, and all arrive in order. */
+static int case_sink(void)
+{
+	unsigned char message[LONGEST];
+	int fd = connect_to(PORT_SINK);
+	unsigned int i, waits = 0;
+	struct tally tally;
+
+	if (fcntl(fd, F_SETFL, O_NONBLOCK))
+		fail("O_NONBLOCK");
+	for (i = 0; i < 20000; i++) {
+		size_t length = compose(message, i);
+
+		/* What could be taken for the question. */
+		if (length == 1 && message[0] == 0xff)
+			fail("message %u", i);
+		while (write(fd, message, length) < 0) {
+			if (errno != EAGAIN)
+				fail("message %u", i);
+			waits++;
+			wait_for(fd, POLLOUT);
+		}
+	}
+	if (fcntl(fd, F_SETFL, 0))
+		fail("blocking");
+	message[0] = 0xff;
+	must_write(fd, message, 1);
+	wait_for(fd, POLLIN);
+	if (read(fd, &tally, sizeof(tally)) != sizeof(tally))
+		fail("the tally");
+	printf("%u of %u came, %u wrong, %llu bytes, %u waits for credit\n", tally.count, i,
+	       tally.wrong, tally.bytes, waits);
+	return !(tally.count == i && !tally.wrong && waits);
+}
+
+/* The same in the other direction, with a writer who blocks. */
+static int case_source(void)
+{
+	int fd = connect_to(PORT_SOURCE);
+	unsigned int count = 20000, i;
+
+	must_write(fd, &count, sizeof(count));
+	/* It runs out of credit meanwhile. */
+	usleep(200000);
+	for (i = 0; i < count; i++)
+		receive_number(fd, i);
+	printf("%u came\n", i);
+	return 0;
+}
+
+/* The other end is closed and opened again. */
+static int case_close(void)
+{
+	int fd = connect_to(PORT_CLOSE), round;
+	char message[64];
+	ssize_t length;
+
+	for (round = 0; round < 3; round++) {
+		must_write(fd, "close", 5);
+		/* From the second round on it is still closed. */
+		do
+			wait_for(fd, POLLIN);
+		while (!(length = read(fd, message, sizeof(message))) && !usleep(1000));
+		if (length != 10 || memcmp(message, "last words", 10))
+			fail("last words of %zd bytes", length);
+		wait_for(fd, POLLHUP);
+		if (read(fd, message, sizeof(message)))
+			fail("no end");
+		/* Opened again: what is written now is read by the next one. */
+	}
+	printf("%d times\n", round);
+	return 0;
+}
+
+/* What a port fd cannot be asked for changes nothing. */
+static int case_errors(void)
+{
+	struct multikernel_ioctl_open_port request = {
+		.size = sizeof(request), .port = PORT_ALONE, .flags = 1,
+	};
+	char message[LONGEST + 1] = "";
+	int fd, twice, i;
+
+	if (!ioctl(instance, MULTIKERNEL_IOCTL_OPEN_PORT, &request) || errno != EINVAL)
+		fail("flags");
+	request.flags = 0;
+	request.size = 4;
+	if (!ioctl(instance, MULTIKERNEL_IOCTL_OPEN_PORT, &request) || errno != EINVAL)
+		fail("size");
+	if (open_port(instance, MULTIKERNEL_PORT_USER - 1) >= 0 || errno != EINVAL)
+		fail("a port of the kernel");
+	fd = connect_to(PORT_ALONE);
+	twice = open_port(instance, PORT_ALONE);
+	if (twice >= 0 || errno != EADDRINUSE)
+		fail("twice");
+	if (fcntl(fd, F_SETFL, O_NONBLOCK))
+		fail("O_NONBLOCK");
+	if (read(fd, message, sizeof(message)) >= 0 || errno != EAGAIN)
+		fail("nothing to read");
+	if (write(fd, message, LONGEST + 1) >= 0 || errno != EMSGSIZE)
+		fail("too long");
+	if (write(fd, NULL, 8) >= 0 || errno != EFAULT)
+		fail("bad address");
+	/* Nobody reads: a lane of 64 slots is full at some time. */
+	for (i = 0; write(fd, message, LONGEST) > 0; i++)
+		;
+	if (errno != EAGAIN || i < 1 || i > 4)
+		fail("%d messages went", i);
+	if (close(fd))
+		fail("close");
+	fd = connect_to(PORT_ALONE);
+	printf("opened again\n");
+	return close(fd);
+}
+
+/* Reads until the other kernel has gone. */
+static int case_end(void)
+{
+	int fd = connect_to(PORT_ECHO);
+	char message[8];
+
+	printf("waiting\n");
+	fflush(stdout);
+	if (read(fd, message, sizeof(message)))
+		fail("no end");
+	if (write(fd, message, sizeof(message)) >= 0 || errno != EPIPE)
+		fail("it can still be written");
+	printf("ended\n");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(void);
+	} cases[] = {
+		{ "echo", case_echo }, { "sink", case_sink }, { "source", case_source },
+		{ "close", case_close }, { "errors", case_errors }, { "end", case_end },
+	};
+	struct multikernel_ioctl_open request = { .size = sizeof(request) };
+	unsigned int i;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (argc == 2 && !strcmp(argv[1], "serve"))
+		return serve();
+	for (i = 0; argc == 3 && i < sizeof(cases) / sizeof(cases[0]); i++) {
+		if (strcmp(argv[1], cases[i].name))
+			continue;
+		request.id = strtoul(argv[2], NULL, 10);
+		if (ioctl(open_device(), MULTIKERNEL_IOCTL_OPEN, &request))
+			fail("instance %s", argv[2]);
+		instance = request.fd;
+		return cases[i].run();
+	}
+	fprintf(stderr, "port_test serve|CASE ID\n");
+	return 2;
+}
