@@ -8,7 +8,7 @@ S := scripts/multikernel
 # Handed to the scripts as they were given: a '$' in CMD is the guest's.
 PASSED := CMD EXTRA CPUS MEM SMP NUMA X2APIC APPEND TIMEOUT ACCEL BOOT KERNEL INITRD \
 	EXPECT_SPLAT QEMU_EXTRA KSRC KVER DEBUG TEST BUILD LINUX_REFRESH SETUP TIME SEED \
-	N ROUND BREAK HANG_MS
+	N ROUND BREAK HANG_MS RUNS BENCH LANE_RUNS
 define pass
 ifneq ($(origin $(1)),undefined)
 override $(1) := $$(value $(1))
@@ -33,7 +33,7 @@ help:
 	@echo '              EXTRA, CPUS, MEM, NUMA, X2APIC, APPEND, TIMEOUT, ACCEL, ...'
 	@echo 'make fuzz     random calls for TIME=60 seconds, the same again with SEED=number'
 	@echo 'make soak     crash spawns at random and count what the host loses; N=1000 SEED= TIME=s'
-	@echo 'make bench    the table of boot and life-cycle times'
+	@echo 'make bench    the table of boot, life-cycle and message times; BENCH=native: messages only'
 	@echo 'make patches  the series in build/series; BUILD=1 builds each of its steps'
 	@echo
 	@echo 'The steps that the above take by themselves:'
@@ -66,7 +66,7 @@ fuzz: build
 soak: build
 	@$(S)/with-env $(S)/soak
 
-bench: build
+bench: $(if $(filter native,$(BENCH)),setup,build)
 	@$(S)/with-env $(S)/bench
 
 patches: linux

@@ -15,10 +15,14 @@ pub mod cpu_ledger;
 #[path = "../../../../../kernel/multikernel/image.rs"]
 pub mod image;
 
+pub mod hostile;
+
 // What Rust asks of a library that strangers use is not asked of a module inside the kernel.
 #[allow(clippy::len_without_is_empty, clippy::new_without_default)]
 #[path = "../../../../../kernel/multikernel/ledger.rs"]
 pub mod ledger;
+
+pub mod link;
 
 #[path = "../../../../../kernel/multikernel/room.rs"]
 pub mod room;

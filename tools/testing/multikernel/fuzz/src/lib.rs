@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Nothing: what is fuzzed is in `multikernel_pure::hostile`, the programs are in `src/bin/`.
