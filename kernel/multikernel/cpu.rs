@@ -62,12 +62,6 @@ fn note_lent(number: CpuId, lent: bool) {
     }
 }
 
-/// Lets others run, if it is their turn. In process context, with no lock that forbids sleeping.
-pub(crate) fn cond_resched() {
-    // SAFETY: As said above; a caller in another context is told by might_sleep().
-    unsafe { bindings::multikernel_cond_resched() };
-}
-
 /// Whether the host runs on the CPU.
 pub(crate) fn is_online(cpu: CpuId) -> bool {
     // SAFETY: Reads a bit of a mask that has one for every `CpuId`.

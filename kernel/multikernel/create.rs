@@ -24,7 +24,6 @@ use crate::{
     cpu_ledger::CpuOwner,
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
     ledger::{InstanceId, Region, Request},
-    link::peer,
     memory::SharedPages,
     pulse::Pulse,
     registry::{Purpose, Registry, Room, Subsystem}, //
@@ -58,14 +57,12 @@ pub(crate) fn create<T>(
 ) -> Result<T> {
     let cpus = check_cpus(&wanted.cpus)?;
     let shared = Arc::new(SharedPages::new(SHARED_SIZE)?, GFP_KERNEL)?;
-    let link_pages = Arc::new(peer::pages(cpus.len())?, GFP_KERNEL)?;
     let pulse = Pulse::new(cpus.len())?;
     let mut room = KVec::with_capacity(1, GFP_KERNEL)?;
 
     let body = Body {
         cpus,
         shared: shared.clone(),
-        link_pages,
         pulse,
     };
     let (handle, memory, low) = reserve(subsystem, &wanted, body, &mut room)?;
@@ -129,7 +126,6 @@ fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
 struct Body {
     cpus: KVec<CpuId>,
     shared: Arc<SharedPages>,
-    link_pages: Arc<SharedPages>,
     pulse: Pulse,
 }
 
@@ -207,7 +203,6 @@ fn reserve(
         cpus: body.cpus,
         ranges,
         shared: body.shared,
-        link_pages: body.link_pages,
         link: None,
         events: 0,
         pulse: body.pulse,

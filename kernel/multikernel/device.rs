@@ -105,7 +105,7 @@ impl MiscDevice for Device {
         if crate::guest::active() {
             return match command {
                 CALL | OPEN_PORT => {
-                    message::ioctl(peer::host().ok_or(ENOTCONN)?, command, argument)
+                    message::ioctl(|| peer::host().cloned().ok_or(ENOTCONN), command, argument)
                 }
                 _ => Err(ENOTTY),
             }
@@ -138,7 +138,8 @@ fn host_info(subsystem: &Subsystem, argument: usize) -> Result {
         .filter_map(|instance| instance.holdings.as_ref())
         .fold(0, |sum, holdings| sum + holdings.tables.bytes());
     let shared = registry.instances.iter().fold(0, |sum, instance| {
-        sum + instance.shared.size() + instance.link_pages.size()
+        let link = instance.link.as_ref().map_or(0, |link| link.bytes());
+        sum + instance.shared.size() + link
     });
     info.value = uapi::multikernel_ioctl_host_info {
         size: 0,
@@ -464,10 +465,11 @@ impl AnonFile for InstanceFile {
                 run::ring(subsystem, self.handle)
             }
             READ_MEMORY => read_memory(subsystem, self.handle, argument),
-            CALL | OPEN_PORT => {
-                let link = message::link_of(subsystem, self.handle)?;
-                message::ioctl(&link, command, argument)
-            }
+            CALL | OPEN_PORT => message::ioctl(
+                || message::link_of(subsystem, self.handle),
+                command,
+                argument,
+            ),
             _ => Err(ENOTTY),
         }
     }

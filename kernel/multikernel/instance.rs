@@ -218,8 +218,6 @@ pub(crate) struct Instance {
     pub(crate) ranges: KVec<RangeInfo>,
     /// The area that it shares with the host.
     pub(crate) shared: Arc<SharedPages>,
-    /// Memory for its link to the host.
-    pub(crate) link_pages: Arc<SharedPages>,
     /// Its link to the host, in this life.
     pub(crate) link: Option<Arc<Link>>,
     /// How many events there have been about it.

@@ -52,12 +52,16 @@ pub(crate) fn link_of(subsystem: &Subsystem, handle: Handle) -> Result<Arc<Link>
     registry.find(handle)?.link.clone().ok_or(EALREADY)
 }
 
-/// One of the ioctls above, on a link.
+/// One of the ioctls above, on a link, which is asked for when all else is right.
 ///
 /// # Errors
 ///
 /// As `include/uapi/linux/multikernel.h` documents them.
-pub(crate) fn ioctl(link: &Arc<Link>, command: u32, argument: usize) -> Result {
+pub(crate) fn ioctl(
+    link: impl FnOnce() -> Result<Arc<Link>>,
+    command: u32,
+    argument: usize,
+) -> Result {
     match command {
         CALL => call_port(link, argument),
         OPEN_PORT => open_port(link, argument),
@@ -65,7 +69,7 @@ pub(crate) fn ioctl(link: &Arc<Link>, command: u32, argument: usize) -> Result {
     }
 }
 
-fn call_port(link: &Arc<Link>, argument: usize) -> Result {
+fn call_port(link: impl FnOnce() -> Result<Arc<Link>>, argument: usize) -> Result {
     const TIMEOUT_MAX: u32 = 3_600_000;
 
     let mut request = UserStruct::<uapi::multikernel_ioctl_call>::read(argument)?;
@@ -82,8 +86,9 @@ fn call_port(link: &Arc<Link>, argument: usize) -> Result {
     let from = UserPtr::from_addr(value.request as usize);
     UserSlice::new(from, value.request_bytes as usize).read_all(&mut sent, GFP_KERNEL)?;
     let cpu = (value.cpu != uapi::MULTIKERNEL_CPU_ANY).then_some(value.cpu);
+    let link = link()?;
     let mut answer = KVec::from_elem(0u8, call::CALL_MAX, GFP_KERNEL)?;
-    let bytes = call::call(link, cpu, value.port, &sent, &mut answer, value.timeout_ms)?;
+    let bytes = call::call(&link, cpu, value.port, &sent, &mut answer, value.timeout_ms)?;
     let got = answer.get(..bytes).ok_or(EMSGSIZE)?;
     let fits = bytes <= value.answer_bytes as usize;
     if fits {
@@ -99,13 +104,13 @@ fn call_port(link: &Arc<Link>, argument: usize) -> Result {
     Ok(())
 }
 
-fn open_port(link: &Arc<Link>, argument: usize) -> Result {
+fn open_port(link: impl FnOnce() -> Result<Arc<Link>>, argument: usize) -> Result {
     let mut request = UserStruct::<uapi::multikernel_ioctl_open_port>::read(argument)?;
     check_flags(request.value.flags, 0)?;
     if request.value.port < abi::PORT_USER {
         return Err(EINVAL);
     }
-    let file = file::open(PortFile(Channel::open(link, request.value.port)?))?;
+    let file = file::open(PortFile(Channel::open(&link()?, request.value.port)?))?;
     request.value.fd = file.descriptor();
     request.write()?;
     file.install();

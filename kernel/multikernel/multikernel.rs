@@ -129,10 +129,7 @@ impl kernel::InPlaceModule for Multikernel {
 ///
 /// Called in interrupt context, by the platform interrupt.
 unsafe extern "C" fn rung() {
-    // Who rings has sent a message, or has ended; in the same moment perhaps both.
-    if !link::inbox::doorbell() || link::inbox::any_ended() {
-        Subsystem::schedule_reap();
-    }
+    link::inbox::doorbell();
 }
 
 /// Whether this kernel is a spawn, which has no firmware memory to lend from, and whose doorbell is

@@ -40,6 +40,7 @@ unsafe impl AsBytes for SharedHeader {}
 /// # Errors
 ///
 /// - `ENOEXEC`: none is loaded.
+/// - `ENOMEM`: for the link.
 /// - `EADDRNOTAVAIL`: `argument` is not 0 and not in the instance's memory.
 /// - `EBUSY`: it runs already, or another call works on it.
 /// - `ETIMEDOUT`: the boot CPU did not confirm; the instance is Failed.
@@ -82,6 +83,7 @@ pub(crate) fn start(
     if let Ok(instance) = subsystem.lock().find(handle) {
         // The spawn changes what was loaded: it cannot be started again as it is.
         instance.image = None;
+        instance.epoch = life.header.epoch;
         instance.link = Some(link);
         instance.pulse.begin(hang_ms, event::now());
         instance.change(subsystem, State::Running, Reason::None);
@@ -109,7 +111,6 @@ pub(crate) fn start(
 /// What a life of an instance begins with.
 struct Life {
     shared: Arc<SharedPages>,
-    link_pages: Arc<SharedPages>,
     header: SharedHeader,
     /// Of the CPUs that the spawn may have.
     apic_ids: KVec<u32>,
@@ -119,9 +120,8 @@ struct Life {
 fn open_link(life: &mut Life) -> Result<Arc<Link>> {
     let header = &mut life.header;
     let apic_ids = core::mem::take(&mut life.apic_ids);
-    let link = peer::open(&life.link_pages, header.id, header.epoch, apic_ids)?;
-    header.link_base = life.link_pages.phys();
-    header.link_size = life.link_pages.size();
+    let link;
+    (link, header.link_base, header.link_size) = peer::open(header.id, header.epoch, apic_ids)?;
     Ok(link)
 }
 
@@ -135,18 +135,17 @@ fn close_link(subsystem: &Subsystem, handle: Handle) {
     }
 }
 
-/// Counts one life more, and makes what it begins with.
-fn begin_life(instance: &mut Instance, apic_ids: KVec<u32>) -> Result<Life> {
+/// Makes what the next life of an instance begins with.
+fn begin_life(instance: &Instance, apic_ids: KVec<u32>) -> Result<Life> {
     let clock = platform::wall_clock();
     let host = doorbell::apic_id()?;
-    instance.epoch = instance.epoch.wrapping_add(1).max(1);
     let tail = abi::CONSOLE_RINGS_OFFSET
         + (offset_of!(abi::ConsoleRings, output) + offset_of!(abi::ConsoleRing, tail)) as u64;
     let header = SharedHeader {
         magic: abi::SHARED_MAGIC,
         version: abi::ABI_VERSION,
         id: instance.id.get(),
-        epoch: instance.epoch,
+        epoch: instance.epoch.wrapping_add(1).max(1),
         request: abi::REQUEST_NONE,
         host_features: 0,
         tsc_khz: platform::tsc_khz(),
@@ -174,7 +173,6 @@ fn begin_life(instance: &mut Instance, apic_ids: KVec<u32>) -> Result<Life> {
     };
     Ok(Life {
         shared: instance.shared.clone(),
-        link_pages: instance.link_pages.clone(),
         header,
         apic_ids,
     })

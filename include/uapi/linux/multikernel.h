@@ -547,7 +547,9 @@ struct multikernel_ioctl_read_memory {
  * @flags:	Input; 0
  * @port:	Input; the port that is called, not 0
  * @cpu:	Input; number of the other kernel's CPU on which it is called, or
- *		%MULTIKERNEL_CPU_ANY (EINVAL if it has no such CPU)
+ *		%MULTIKERNEL_CPU_ANY (EINVAL if it has no such CPU). Its first CPU
+ *		stands in for one that is offline, and for any when there are more
+ *		pairs of CPUs than lanes.
  * @timeout_ms:	Input; how long to wait for the answer, 1..3600000
  * @request_bytes: Input; bytes at @request, at most %MULTIKERNEL_CALL_MAX
  * @answer_bytes: Input; bytes that fit at @answer; Output; bytes of the answer,
@@ -561,7 +563,7 @@ struct multikernel_ioctl_read_memory {
  * kernel the host's. The answer may be an errno of its own.
  *
  * ENOTCONN: the spawn kernel has no support for links, or is not up yet.
- * EALREADY: none runs. ETIMEDOUT, EINTR: the call has been sent, and what it
+ * EPIPE: it ended meanwhile. EPROTO: it broke the rules. EALREADY: none runs. ETIMEDOUT, EINTR: the call has been sent, and what it
  * does is done; a late answer is ignored. EBUSY: too many calls wait.
  */
 struct multikernel_ioctl_call {
@@ -593,9 +595,10 @@ struct multikernel_ioctl_call {
  * Opens a port of the link to another kernel, as %MULTIKERNEL_IOCTL_CALL has
  * it. Two programs that have the same port open, one at each end, are
  * connected: each write(2) on one port fd is one message, which one read(2) on
- * the other returns, in order; what is longer than the buffer is cut off. At
- * most 1784 bytes fit (EMSGSIZE). What is written before the other end is
- * opened waits for it; what has come when a port fd is closed is lost.
+ * the other returns, in order; what is longer than the buffer is cut off. A
+ * message has at least one byte (EINVAL) and at most 1784 (EMSGSIZE). What is
+ * written before the other end is opened waits for it; what has come when a port
+ * fd is closed is lost.
  *
  * A write for which there is no room waits for it, and a read for a message;
  * with O_NONBLOCK they fail with EAGAIN instead. poll(2) works for both. When

@@ -22,7 +22,10 @@ use kernel::{
         SetOnce,
         SpinLockIrq, //
     },
-    time::msecs_to_jiffies, //
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    }, //
 };
 
 use super::{
@@ -42,7 +45,7 @@ use crate::abi::{
 };
 
 /// How many calls may wait at the same time.
-const PLACES: usize = 64;
+pub(crate) const PLACES: usize = 64;
 
 /// Bytes of an answer's payload at most, and of a call's.
 pub(crate) const CALL_MAX: usize = 1024;
@@ -155,9 +158,9 @@ fn parse(payload: &[u8]) -> Option<(CallHeader, &[u8])> {
 ///
 /// - `EMSGSIZE`: more than [`CALL_MAX`] bytes, or the answer has more than `answer`.
 /// - `EBUSY`: too many calls wait.
-/// - `ETIMEDOUT`: no answer came in that time, `EINTR`: a signal did.
+/// - `ETIMEDOUT`: no answer came in that time, the wait for credit included; `EINTR`: a signal did.
 /// - `EPIPE`: the other side went, before or meanwhile.
-/// - what [`Link::send`] fails with, and what the answer says.
+/// - what [`Link::send`] fails with but `EAGAIN`, and what the answer says.
 pub(crate) fn call(
     link: &Arc<Link>,
     to: Option<u32>,
@@ -177,12 +180,33 @@ pub(crate) fn call(
         reply_port: PORT_REPLY,
         status: 0,
     };
-    compose(&mut message, header, request)
-        .and_then(|_| link.send(to, MESSAGE_CALL, port, &message))
-        .inspect_err(|_| leave(place))?;
-    let result = wait(place, answer, timeout_ms);
+    let result = compose(&mut message, header, request).and_then(|_| {
+        let mut left = msecs_to_jiffies(timeout_ms);
+        loop {
+            match link.send(to, MESSAGE_CALL, port, &message) {
+                Err(EAGAIN) => wait_for_credit(place, &mut left)?,
+                Err(error) => return Err(error),
+                Ok(()) => return wait(place, answer, left),
+            }
+        }
+    });
     leave(place);
     result
+}
+
+/// Waits until it is worth another try to send a call: a moment.
+fn wait_for_credit(place: &Place, left: &mut Jiffies) -> Result {
+    if *left == 0 {
+        return Err(ETIMEDOUT);
+    }
+    let mut pending = place.pending.lock();
+    if let CondVarTimeoutResult::Signal { .. } =
+        place.changed.wait_interruptible_timeout(&mut pending, 1)
+    {
+        return Err(EINTR);
+    }
+    *left -= 1;
+    Ok(())
 }
 
 /// Finds a free place, and the call's token.
@@ -208,8 +232,7 @@ fn leave(place: &Place) {
     drop(link);
 }
 
-fn wait(place: &Place, answer: &mut [u8], timeout_ms: u32) -> Result<usize> {
-    let mut left = msecs_to_jiffies(timeout_ms);
+fn wait(place: &Place, answer: &mut [u8], mut left: Jiffies) -> Result<usize> {
     let mut pending = place.pending.lock();
     loop {
         match pending.progress {
@@ -239,7 +262,8 @@ fn wait(place: &Place, answer: &mut [u8], timeout_ms: u32) -> Result<usize> {
 /// The error that an answer's status says.
 fn error_of(status: u32) -> Error {
     match i32::try_from(status) {
-        Ok(errno) if errno <= kernel::bindings::MAX_ERRNO as i32 => Error::from_errno(-errno),
+        // What is above is for use inside a kernel only (include/linux/errno.h).
+        Ok(errno) if errno <= kernel::bindings::EHWPOISON as i32 => Error::from_errno(-errno),
         _ => EPROTO,
     }
 }
@@ -273,15 +297,12 @@ pub(crate) fn answer(message: &Incoming<'_>, status: u32, payload: &[u8]) -> Res
     let header = CallHeader { status, ..call };
     let length = compose(&mut buffer, header, payload)?;
     let bytes = buffer.get(..length).ok_or(EMSGSIZE)?;
-    message
-        .link
-        .send(Some(message.from), MESSAGE_REPLY, call.reply_port, bytes)
+    message.link.answer(message.from, call.reply_port, bytes)
 }
 
 /// Answers a call, if it is one, that nobody has the port.
 pub(crate) fn refuse(message: &Incoming<'_>) {
     if message.header.kind == MESSAGE_CALL {
-        // Without credit the caller waits for nothing until its time is over.
         let _ = answer(message, kernel::bindings::ECONNREFUSED, &[]);
     }
 }
@@ -295,14 +316,10 @@ impl Handler for Echo {
             return;
         }
         if let Some((call, _)) = parse(message.payload) {
-            // It is the message as it came, but for its kind. Without credit the caller gets no
-            // answer, as from a peer that is too slow.
-            let _ = message.link.send(
-                Some(message.from),
-                MESSAGE_REPLY,
-                call.reply_port,
-                message.payload,
-            );
+            // It is the message as it came, but for its kind.
+            let _ = message
+                .link
+                .answer(message.from, call.reply_port, message.payload);
         }
     }
 }
@@ -315,6 +332,9 @@ impl Handler for Replies {
         let Some((header, payload)) = parse(message.payload) else {
             return;
         };
+        if message.header.kind != MESSAGE_REPLY {
+            return;
+        }
         // CAST: Masked.
         let number = (header.token & (PLACES as u64 - 1)) as usize;
         let Some(place) = places().get(number) else {

@@ -19,7 +19,10 @@ use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
-        atomic::Atomic,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         poll::{
             PollCondVar,
             PollTable, //
@@ -32,6 +35,7 @@ use kernel::{
 
 use super::{
     lane::{
+        slots_for,
         Receiver,
         SendError,
         Sender, //
@@ -52,6 +56,8 @@ use crate::abi;
 struct Writer {
     lane: u32,
     sender: Sender<LaneWords>,
+    /// For how many slots somebody waits, at least.
+    wants: usize,
     /// Waits for credit.
     sleeper: Sleeper,
     /// For which sleep of the reader he has been rung.
@@ -119,28 +125,33 @@ pub(crate) struct Channel {
     changed: PollCondVar,
 }
 
-/// A doorbell rang on a CPU: wakes those who wait for what it may be about.
-pub(crate) fn doorbell(link: &Arc<Link>, cpu: u32) {
-    let mut ports = link.ports.lock();
-    if ports.list.is_empty() {
-        return;
+/// A doorbell rang on a CPU: wakes those who wait for what it may be about; whether there was one.
+pub(crate) fn doorbell(link: &Arc<Link>, cpu: u32) -> bool {
+    if !link.has_ports.load(Relaxed) {
+        return false;
     }
+    let mut any = false;
+    let mut ports = link.ports.lock();
     let changes = link.region.changes(link.peer());
     let anew = changes != ports.changes;
     ports.changes = changes;
     for port in &ports.list {
         if let Some(channel) = &port.channel {
             if anew || channel.cpu == cpu || link.check_up().is_err() {
-                channel.wake(anew);
+                any |= channel.wake(anew);
             }
         }
     }
+    any
 }
 
-/// The other side of a link has gone: nobody waits for it any longer.
+/// The other side of a link has gone: nobody waits for it any longer, or rings for a port.
 pub(crate) fn abandon(link: &Arc<Link>) {
     for port in &link.ports.lock().list {
         if let Some(channel) = &port.channel {
+            // Who has seen the link up with one of these locks waits by now, or has rung.
+            drop(channel.reader.lock());
+            drop(channel.writer.lock());
             channel.changed.notify_all();
         }
     }
@@ -178,7 +189,7 @@ impl Channel {
                 ends
             }
             None => {
-                let (lane, sender) = link.open_port_lane(number)?;
+                let (lane, sender) = link.open_port_lane(number, cpu)?;
                 let port = Port {
                     number,
                     ends: None,
@@ -190,6 +201,7 @@ impl Channel {
                     writer: Writer {
                         lane,
                         sender,
+                        wants: usize::MAX,
                         sleeper: Sleeper::new(),
                         rung: LastRung(Atomic::new(0)),
                     },
@@ -198,13 +210,17 @@ impl Channel {
             }
         };
         let lane = ends.writer.lane;
+        if let Some(reader) = &ends.reader {
+            link.region.set_reader_cpu(link.peer(), reader.lane, cpu);
+        }
         *channel.writer.lock() = Some(ends.writer);
         *channel.reader.lock() = ends.reader;
         link.region
             .set_port_state(link.side, lane, abi::LANE_OPEN, cpu);
         link.region.change(link.side);
-        drop(ports);
+        link.has_ports.store(true, Relaxed);
         link.ring_any();
+        drop(ports);
         Ok(channel)
     }
 
@@ -235,9 +251,9 @@ impl Channel {
             gone = port.channel.take();
         }
         link.region.change(link.side);
+        link.ring_any();
         drop(ports);
         drop(gone);
-        link.ring_any();
     }
 
     /// Finds the other side's lane, if it has opened the port.
@@ -269,55 +285,60 @@ impl Channel {
         self.link.check_up().is_err() || reader.as_ref().is_some_and(closed)
     }
 
-    /// Whether something can be read; if not, a doorbell will ring once it can.
+    /// Whether there is something to be read, or never will be; if not, a doorbell rings once there
+    /// is.
+    ///
+    /// That stays so if there is something after all: others may be waiting too.
     fn is_readable(&self, reader: &mut Option<Reader>) -> bool {
         self.find_lane(reader);
         let Some(reader) = reader else {
             return false;
         };
-        if reader.receiver.has_message() {
+        let readable =
+            |reader: &Reader| reader.receiver.has_message() || reader.receiver.is_broken();
+        if readable(reader) {
             return true;
         }
         let bell = self.link.region.reader_bell(self.link.peer(), reader.lane);
-        if let Some(bell) = bell {
+        bell.is_some_and(|bell| {
             reader.sleeper.sleep(&bell);
-            if reader.receiver.has_message() {
-                reader.sleeper.wake(&bell);
+            readable(reader)
+        })
+    }
+
+    /// Whether that many slots can be written, or none ever; if not, a doorbell rings once they
+    /// can.
+    fn is_writable(&self, writer: &mut Writer, slots: usize) -> bool {
+        if writer.has_credit(slots) {
+            return true;
+        }
+        writer.wants = writer.wants.min(slots);
+        let bell = self.link.region.writer_bell(self.link.side, writer.lane);
+        bell.is_some_and(|bell| {
+            writer.sleeper.sleep(&bell);
+            writer.has_credit(slots)
+        })
+    }
+
+    /// Wakes who waits here, if there is a reason to; whether there was. If not, he is asleep anew:
+    /// whoever rang for the sleep that is over does not ring for it again.
+    fn wake(&self, anew: bool) -> bool {
+        let mut reader = self.reader.lock();
+        let mut reason = anew || self.is_readable(&mut reader) || self.is_over(&reader);
+        drop(reader);
+        let mut guard = self.writer.lock();
+        if let Some(writer) = (*guard).as_mut() {
+            let wants = writer.wants;
+            if wants != usize::MAX && self.is_writable(writer, wants) {
+                writer.wants = usize::MAX;
+                reason = true;
             }
         }
-        reader.receiver.has_message()
-    }
-
-    /// Wakes who waits here, if there is a reason to. If not, he is asleep anew: whoever rang for
-    /// the sleep that is over does not ring for it again.
-    fn wake(&self, anew: bool) {
-        let mut reader = self.reader.lock();
-        let readable = self.is_readable(&mut reader) || self.is_over(&reader);
-        drop(reader);
-        let writable = (*self.writer.lock())
-            .as_mut()
-            .is_some_and(|writer| self.is_writable(writer));
-        if anew || readable || writable {
+        drop(guard);
+        if reason {
             self.changed.notify_all();
         }
-    }
-
-    /// Whether the longest message can be sent, or none ever; if not, a doorbell will ring once it
-    /// can.
-    fn is_writable(&self, writer: &mut Writer) -> bool {
-        let bell = self.link.region.writer_bell(self.link.side, writer.lane);
-        let Some(bell) = bell else {
-            return false;
-        };
-        if writer.has_credit() {
-            return true;
-        }
-        writer.sleeper.sleep(&bell);
-        if writer.has_credit() {
-            writer.sleeper.wake(&bell);
-            return true;
-        }
-        false
+        reason
     }
 
     /// Takes one message, of at most `bytes` bytes, to user memory; what is longer is cut off. Of
@@ -327,6 +348,9 @@ impl Channel {
     ///
     /// `EAGAIN`, `ERESTARTSYS`, `EPROTO`, `EFAULT` (the message is lost then), `ENOMEM`.
     pub(crate) fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
+        if bytes == 0 {
+            return Ok(0);
+        }
         let mut buffer = KVec::from_elem(0u8, self.link.shape().longest(), GFP_KERNEL)?;
         let mut reader = self.reader.lock();
         let length = loop {
@@ -375,10 +399,14 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// `EAGAIN`, `ERESTARTSYS`, `EMSGSIZE`, `EPIPE`, `EPROTO`, `EFAULT`, `ENOMEM`.
+    /// `EAGAIN`, `ERESTARTSYS`, `EMSGSIZE`, `EINVAL` (of no bytes), `EPIPE`, `EPROTO`, `EFAULT`, `ENOMEM`.
     pub(crate) fn write(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
         if bytes > self.link.shape().longest() {
             return Err(EMSGSIZE);
+        }
+        if bytes == 0 {
+            // It would be taken for the end.
+            return Err(EINVAL);
         }
         let mut message = KVec::new();
         UserSlice::new(UserPtr::from_addr(address), bytes).read_all(&mut message, GFP_KERNEL)?;
@@ -401,14 +429,8 @@ impl Channel {
     fn send(&self, writer: &mut Writer, message: &[u8]) -> Result {
         let (region, side) = (&self.link.region, self.link.side);
         let mut result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
-        if result == Err(SendError::Full) {
-            if let Some(bell) = region.writer_bell(side, writer.lane) {
-                writer.sleeper.sleep(&bell);
-                result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
-                if result != Err(SendError::Full) {
-                    writer.sleeper.wake(&bell);
-                }
-            }
+        if result == Err(SendError::Full) && self.is_writable(writer, slots_for(message.len())) {
+            result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
         }
         let bell = region.reader_bell(side, writer.lane);
         if bell.is_some_and(|bell| wake::must_ring(&bell, &writer.rung)) {
@@ -434,7 +456,7 @@ impl Channel {
         drop(reader);
         let mut guard = self.writer.lock();
         if let Some(writer) = (*guard).as_mut() {
-            if self.is_writable(writer) {
+            if self.is_writable(writer, self.link.shape().slots() / 2) {
                 mask |= bindings::POLLOUT | bindings::POLLWRNORM;
             }
         }
@@ -443,12 +465,8 @@ impl Channel {
 }
 
 impl Writer {
-    /// Whether the longest message can be sent, or none ever.
-    fn has_credit(&mut self) -> bool {
-        let tail = self.sender.tail();
-        match self.sender.taken() {
-            Ok(head) => tail.wrapping_sub(head) <= self.sender.shape().slots() as u64 / 2,
-            Err(_) => true,
-        }
+    /// Whether that many slots can be written, or none ever.
+    fn has_credit(&mut self, slots: usize) -> bool {
+        self.sender.has_credit(slots).unwrap_or(true)
     }
 }

@@ -5,8 +5,8 @@
 //! Each CPU has an *inbox*: the links that are up, each with the lanes that lead to this CPU, and
 //! the ports that messages go to. It is guarded by a spinlock with interrupts off, which nobody but
 //! its own CPU takes unless links or ports come and go, so that CPUs which receive share nothing.
-//! A doorbell takes a bounded number of messages; if there are more, a work item on the same CPU
-//! takes the rest, without any further doorbell, until there are none.
+//! The softirq behind a doorbell's interrupt takes a bounded number of messages; if there are more,
+//! a work item on the same CPU takes the rest, without any further doorbell, until there are none.
 //!
 //! The inbox of a CPU that is offline is looked after by CPU 0, whose APIC id is in its bells.
 
@@ -14,7 +14,6 @@ use kernel::{
     cpu::CpuId,
     new_mutex,
     new_spinlock_irq,
-    new_work,
     prelude::*,
     sync::{
         atomic::{
@@ -32,7 +31,11 @@ use kernel::{
     },
     workqueue::{
         self,
+        impl_has_delayed_work,
         impl_has_work,
+        new_delayed_work,
+        new_work,
+        DelayedWork,
         Work,
         WorkItem, //
     }, //
@@ -51,11 +54,14 @@ use super::{
 };
 use crate::{
     abi,
+    registry::Subsystem,
     room, //
 };
 
 /// Messages that one doorbell takes at most, of one link.
 const DOORBELL_BUDGET: usize = 64;
+/// Messages that are taken from one lane before it is the next one's turn.
+const LANE_BUDGET: usize = 16;
 /// Messages that the work item takes before others get to run, of one link.
 const WORK_BUDGET: usize = 256;
 
@@ -73,8 +79,8 @@ pub(crate) struct Incoming<'a> {
 
 /// What receives the messages to a port.
 pub(crate) trait Handler: Send + Sync {
-    /// A message has come. Called on the CPU that it was sent to, with interrupts off and an
-    /// inbox locked: it must be short, must not sleep, and must not add or remove ports or links.
+    /// A message has come. Called on the CPU that it was sent to, most often in a softirq, with
+    /// interrupts off and an inbox locked: it must be short, must not sleep, and must not add or remove ports or links.
     fn receive(&self, message: &Incoming<'_>);
 }
 
@@ -109,34 +115,65 @@ struct CpuInbox {
     inbox: SpinLockIrq<Inbox>,
     #[pin]
     work: Work<CpuInbox>,
+    /// As `work`, in a moment.
+    #[pin]
+    later: DelayedWork<CpuInbox, 1>,
+    /// What a doorbell is about.
+    #[pin]
+    rung: Work<CpuInbox, 2>,
 }
 
 impl_has_work! {
     impl HasWork<Self> for CpuInbox { self.work }
+    impl HasWork<Self, 2> for CpuInbox { self.rung }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 1> for CpuInbox { self.later }
 }
 
 impl WorkItem for CpuInbox {
     type Pointer = Arc<CpuInbox>;
 
     fn run(this: Arc<CpuInbox>) {
-        while this.take(WORK_BUDGET) == Left::Some {
-            crate::cpu::cond_resched();
-        }
+        // If there is more, it comes again, behind the other work of this CPU.
+        this.take_later(this.take(WORK_BUDGET).left);
     }
 }
 
-/// Whether there are messages left.
-#[derive(Clone, Copy, PartialEq, Eq)]
+impl WorkItem<1> for CpuInbox {
+    type Pointer = Arc<CpuInbox>;
+
+    fn run(this: Arc<CpuInbox>) {
+        <Self as WorkItem<0>>::run(this);
+    }
+}
+
+/// What is left to be done.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
+    /// Nothing, until a doorbell rings.
     None,
-    Some,
+    /// Answers to be sent when there is credit.
+    Answers,
+    /// Messages to be taken.
+    Messages,
+}
+
+/// What has been done, and what is left to be done.
+struct Taken {
+    left: Left,
+    /// Whether a message has been taken, or somebody woken.
+    any: bool,
+    /// Whether the other side of a link has ended, as far as it says, or is not there.
+    ended: bool,
 }
 
 /// All inboxes.
 #[pin_data]
 struct Inboxes {
     list: KVec<Arc<CpuInbox>>,
-    /// Held by who adds or removes links or ports.
+    /// Held by who adds links or ports.
     #[pin]
     changes: Mutex<()>,
 }
@@ -158,6 +195,8 @@ pub(crate) fn set_up() -> Result {
                 orphaned: Atomic::new(!online),
                 inbox <- new_spinlock_irq!(Inbox::default(), "multikernel::inbox"),
                 work <- new_work!("multikernel::inbox_work"),
+                later <- new_delayed_work!("multikernel::inbox_later"),
+                rung <- new_work!("multikernel::inbox_rung"),
             }),
             GFP_KERNEL,
         )?;
@@ -178,7 +217,7 @@ fn inboxes() -> &'static [Arc<CpuInbox>] {
     INBOXES.as_ref().map_or(&[], |inboxes| &inboxes.list)
 }
 
-/// Takes the mutex of those who add or remove something.
+/// Takes the mutex of those who add something.
 ///
 /// # Errors
 ///
@@ -196,43 +235,72 @@ fn apic_id(cpu: u32) -> u32 {
     CpuId::from_u32(cpu).map_or(0, crate::arch::apic::number_of_cpu)
 }
 
-/// This CPU has been rung. Called in its interrupt; returns whether there was a message.
-pub(crate) fn doorbell() -> bool {
+/// This CPU has been rung. Called in its interrupt, which leaves the work to the softirq behind it:
+/// inboxes have locks that sleep where the kernel is preemptible for real time.
+pub(crate) fn doorbell() {
     let this = CpuId::current().as_u32();
-    let mut any = false;
     for inbox in inboxes() {
         if inbox.cpu == this || (this == 0 && inbox.orphaned.load(Relaxed)) {
-            let before = inbox.received();
-            if inbox.take(DOORBELL_BUDGET) == Left::Some {
-                enqueue(inbox.cpu);
-            }
-            any |= inbox.received() != before;
+            // An error means that it is queued already, which is as good.
+            let _ = workqueue::system_bh_highpri().enqueue::<_, 2>(inbox.clone());
         }
     }
-    any
+}
+
+impl WorkItem<2> for CpuInbox {
+    type Pointer = Arc<CpuInbox>;
+
+    fn run(this: Arc<CpuInbox>) {
+        let taken = this.take(DOORBELL_BUDGET);
+        this.take_later(taken.left);
+        // Who rings has sent a message, or has ended; in the same moment perhaps both.
+        if !taken.any || taken.ended {
+            Subsystem::schedule_reap();
+        }
+    }
 }
 
 impl CpuInbox {
-    /// Messages received so far over the links that are attached.
-    fn received(&self) -> u64 {
-        self.inbox.lock().links.iter().fold(0, |sum, attached| {
-            let lanes = attached.lanes.iter().map(|(_, lane)| lane.head());
-            lanes.fold(sum, u64::wrapping_add)
-        })
-    }
-
     /// Takes messages, at most `budget` of each link.
-    fn take(&self, budget: usize) -> Left {
+    fn take(&self, budget: usize) -> Taken {
         let mut inbox = self.inbox.lock();
         let Inbox { links, ports } = &mut *inbox;
-        let mut left = Left::None;
+        let mut taken = Taken {
+            left: Left::None,
+            any: false,
+            ended: false,
+        };
         for attached in links {
-            if attached.take(self.cpu, ports, budget) == Left::Some {
-                left = Left::Some;
+            let (left, any) = attached.take(self.cpu, ports, budget);
+            let link = &attached.link;
+            taken.left = taken.left.max(left);
+            taken.any |= any;
+            if link.send_deferred() {
+                taken.left = taken.left.max(Left::Answers);
             }
-            channel::doorbell(&attached.link, self.cpu);
+            taken.any |= channel::doorbell(link, self.cpu);
+            // Or it is not there yet, and perhaps never will: then it can end without saying so.
+            taken.ended |= link.region.state(link.peer()) != abi::LINK_UP;
         }
-        left
+        taken
+    }
+
+    /// Has the rest done by a work item, on the CPU that this runs on.
+    fn take_later(&self, left: Left) {
+        let Some(this) = inboxes().get(self.cpu as usize) else {
+            return;
+        };
+        // An error means that it is queued already, which is as good.
+        match left {
+            Left::None => {}
+            Left::Answers => {
+                let queue = workqueue::system_highpri();
+                let _ = queue.enqueue_delayed::<_, 1>(this.clone(), 1);
+            }
+            Left::Messages => {
+                let _ = workqueue::system_highpri().enqueue::<_, 0>(this.clone());
+            }
+        }
     }
 }
 
@@ -260,7 +328,7 @@ impl Attached {
             let number = self.seen;
             self.seen += 1;
             match region.lane_ends(peer, number) {
-                Some((from, to)) if to == cpu => {
+                Some((from, to)) if to == cpu && from != abi::LANE_OF_PORT => {
                     if let Some(memory) = region.lane(peer, number) {
                         let lane = Receiver::new(memory, self.link.shape());
                         // There is room for as many as the layout has.
@@ -277,39 +345,46 @@ impl Attached {
         self.lanes.iter().any(|(_, lane)| lane.has_message())
     }
 
-    /// Takes at most `budget` messages; if there are none left, the other side has to ring again.
-    fn take(&mut self, cpu: u32, ports: &[Port], budget: usize) -> Left {
-        let mut budget = budget;
+    /// Takes at most `budget` messages, and says whether there was one; if there are none left, the
+    /// other side has to ring again.
+    fn take(&mut self, cpu: u32, ports: &[Port], budget: usize) -> (Left, bool) {
+        let mut left = budget;
         let link = self.link.clone();
         let Some(bell) = link.region.bell(link.side, cpu) else {
-            return Left::None;
+            return (Left::None, false);
         };
         loop {
             // Also of a sleep in which nothing came: whoever rang for it does not ring again.
             self.sleeper.wake(&bell);
-            while self.has_message(cpu) {
-                let before = budget;
-                self.deliver(ports, &mut budget);
-                if budget == before {
-                    // What was there is gone: no honest sender takes a message back. It must not
-                    // keep this CPU busy.
-                    budget -= 1;
-                }
-                if budget == 0 {
-                    return Left::Some;
+            while left > 0 && self.has_message(cpu) {
+                let before = left;
+                self.deliver(ports, &mut left);
+                if left == before {
+                    // What was there is gone: no honest sender takes a message back.
+                    break;
                 }
             }
-            self.sleeper.sleep(&bell);
-            if !self.has_message(cpu) {
-                return Left::None;
+            if left > 0 {
+                self.sleeper.sleep(&bell);
+                if !self.has_message(cpu) {
+                    return (Left::None, left != budget);
+                }
+                // A round costs something even if what was there is gone by now: the other side
+                // must not keep this CPU busy.
+                left -= 1;
+            }
+            if left == 0 {
+                self.sleeper.wake(&bell);
+                return (Left::Messages, true);
             }
         }
     }
 
-    /// Takes messages in turn from each lane.
+    /// Takes some messages from each lane.
     fn deliver(&mut self, ports: &[Port], budget: &mut usize) {
         for (from, lane) in &mut self.lanes {
-            while *budget > 0 && !lane.is_broken() {
+            let end = budget.saturating_sub(LANE_BUDGET);
+            while *budget > end && !lane.is_broken() {
                 let header = match lane.receive(&mut self.buffer) {
                     Ok(Some(header)) => header,
                     Ok(None) => break,
@@ -386,7 +461,7 @@ pub(crate) fn attach(link: &Arc<Link>) -> Result {
         Ok(())
     });
     if result.is_err() {
-        remove(link);
+        detach(link);
     }
     result
 }
@@ -403,26 +478,13 @@ fn announce(inbox: &CpuInbox, link: &Arc<Link>) {
     bell.announce(apic_id(keeper), !orphaned);
     drop(guard);
     // Falls asleep, unless there is something already.
-    if inbox.take(WORK_BUDGET) == Left::Some {
-        enqueue(inbox.cpu);
-    }
-}
-
-/// Has the messages of a CPU taken by a work item, on the CPU that this runs on.
-fn enqueue(cpu: u32) {
-    if let Some(inbox) = inboxes().get(cpu as usize) {
-        // An error means that it is queued already, which is as good.
-        let _ = workqueue::system_highpri().enqueue::<_, 0>(inbox.clone());
-    }
+    inbox.take_later(inbox.take(WORK_BUDGET).left);
 }
 
 /// Takes no messages of a link any more. When it returns, no handler is at work on one.
+///
+/// Does not wait for those who add links and ports: they allocate, and a forced stop calls this.
 pub(crate) fn detach(link: &Arc<Link>) {
-    let _guard = changes();
-    remove(link);
-}
-
-fn remove(link: &Arc<Link>) {
     for inbox in inboxes() {
         let mut guard = inbox.inbox.lock();
         let at = guard
@@ -492,17 +554,7 @@ pub(crate) fn cpu_changed(cpu: u32, online: bool) {
     }
     drop(guard);
     // What came in between, whoever was rung for it.
-    enqueue(cpu);
-}
-
-/// Whether the other side of any link has ended, as far as it says, or is not there yet.
-pub(crate) fn any_ended() -> bool {
-    let ended = |attached: &KBox<Attached>| {
-        let link = &attached.link;
-        link.region.state(link.peer()) != abi::LINK_UP
-    };
-    let first = inboxes().first();
-    first.is_some_and(|inbox| inbox.inbox.lock().links.iter().any(ended))
+    inbox.take_later(Left::Messages);
 }
 
 /// The links that are attached.

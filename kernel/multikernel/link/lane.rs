@@ -126,7 +126,7 @@ pub struct Header {
 }
 
 /// Number of slots that a payload of that many bytes takes.
-fn slots_for(length: usize) -> usize {
+pub fn slots_for(length: usize) -> usize {
     1 + length.saturating_sub(FIRST_BYTES).div_ceil(NEXT_BYTES)
 }
 

@@ -6,7 +6,8 @@
 //! used, guarded by a spinlock with interrupts off that no other CPU takes most of the time. Where
 //! the link has no lane left for a pair of CPUs, they share one more, the common lane.
 //!
-//! Lock order: an inbox (`inbox.rs`), then an outbox, then the list of lanes.
+//! Lock order: an inbox (`inbox.rs`), the list of ports or an end of one (`channel.rs`), an outbox,
+//! the list of lanes.
 
 use kernel::{
     cpu::CpuId,
@@ -14,8 +15,10 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         Arc,
         SpinLockIrq, //
@@ -23,6 +26,7 @@ use kernel::{
 };
 
 use super::{
+    call,
     channel::Ports,
     lane::{
         SendError,
@@ -30,6 +34,7 @@ use super::{
         Shape, //
     },
     region::{
+        LaneEnds,
         LaneWords,
         LastRung,
         Region, //
@@ -45,9 +50,22 @@ type Outbox = KVec<(u32, Sender<LaneWords>)>;
 struct Lanes {
     /// How many have been taken into use.
     used: u32,
+    /// How many of them are of CPUs.
+    of_cpus: u32,
     /// The common lane, if it is among them.
     common: Option<Sender<LaneWords>>,
 }
+
+/// An answer that found no credit.
+struct Deferred {
+    to: u32,
+    port: u32,
+    payload: KVec<u8>,
+}
+
+/// How many answers may be deferred: a kernel that keeps to the rules has no more calls waiting
+/// than [`call::PLACES`].
+const DEFERRED_MAX: usize = call::PLACES;
 
 /// Who is rung, apart from others on a cache line of its own.
 #[repr(align(64))]
@@ -98,8 +116,12 @@ pub(crate) struct Link {
     lanes: Pin<KBox<SpinLockIrq<Lanes>>>,
     targets: KVec<Target>,
     down: Atomic<bool>,
+    /// Answers that found no credit.
+    deferred: Pin<KBox<SpinLockIrq<KVec<Deferred>>>>,
     /// What user space has opened, or had.
     pub(crate) ports: Pin<KBox<SpinLockIrq<Ports>>>,
+    /// Whether there are any, for those who need not look then.
+    pub(crate) has_ports: Atomic<bool>,
     pub(crate) counters: Counters,
 }
 
@@ -140,6 +162,7 @@ impl Link {
                 new_spinlock_irq!(
                     Lanes {
                         used: 0,
+                        of_cpus: 0,
                         common: None
                     },
                     "multikernel::lanes"
@@ -148,6 +171,14 @@ impl Link {
             )?,
             targets,
             down: Atomic::new(false),
+            has_ports: Atomic::new(false),
+            deferred: KBox::pin_init(
+                new_spinlock_irq!(
+                    KVec::with_capacity(DEFERRED_MAX, GFP_KERNEL)?,
+                    "multikernel::deferred"
+                ),
+                GFP_KERNEL,
+            )?,
             ports: KBox::pin_init(
                 new_spinlock_irq!(Ports::new(mine.lanes as usize)?, "multikernel::ports"),
                 GFP_KERNEL,
@@ -167,14 +198,24 @@ impl Link {
         self.region.layout().side(self.peer()).id
     }
 
+    /// Bytes of the memory that the link takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.region.bytes()
+    }
+
     /// What lanes look like.
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// Nothing is sent any more: the other side is gone.
-    pub(crate) fn set_down(&self) {
-        self.down.store(true, Relaxed);
+    /// The other side is gone. When this returns, nobody rings for messages any more; those who
+    /// ring for ports are waited for by `channel::abandon()`.
+    pub(crate) fn take_down(&self) {
+        self.down.store(true, Release);
+        for outbox in &self.outboxes {
+            drop(outbox.lock());
+        }
+        drop(self.lanes.lock());
     }
 
     /// That messages can be sent.
@@ -230,28 +271,73 @@ impl Link {
         let outbox = self.outboxes.get(from as usize).ok_or(EINVAL)?;
 
         let mut lanes = outbox.lock();
-        let sent = self
-            .lane_to(&mut lanes, from, to)
-            .map(|lane| lane.send(kind, port, payload));
-        drop(lanes);
-        let result = match sent {
-            Some(result) => result,
-            None => self.send_common(kind, port, payload)?,
+        let sent = match self.lane_to(&mut lanes, from, to) {
+            Some(lane) => {
+                let sent = lane.send(kind, port, payload);
+                // With the lock, so that nobody who was not rung for waits for who rings; and also
+                // of a full lane, if it sleeps for what is in it.
+                self.ring_for(to, target);
+                sent
+            }
+            None => {
+                drop(lanes);
+                self.send_common(kind, port, payload)?
+            }
         };
-        match result {
-            Ok(()) => {}
+        match sent {
+            Ok(()) => {
+                self.counters.sent.add(1, Relaxed);
+                Ok(())
+            }
             Err(SendError::Full) => {
                 self.counters.stalls.add(1, Relaxed);
-                // It may be asleep with a full lane, if it was not rung for what is in it.
-                self.ring_for(to, target);
-                return Err(EAGAIN);
+                Err(EAGAIN)
             }
-            Err(SendError::TooLong) => return Err(EMSGSIZE),
-            Err(SendError::Broken) => return Err(EPROTO),
+            Err(SendError::TooLong) => Err(EMSGSIZE),
+            Err(SendError::Broken) => Err(EPROTO),
         }
-        self.counters.sent.add(1, Relaxed);
-        self.ring_for(to, target);
-        Ok(())
+    }
+
+    /// Sends an answer, now or when there is credit. In any context but an NMI.
+    ///
+    /// It waits apart, so that what came behind the call is taken meanwhile: two kernels that answer
+    /// each other could else both wait for credit for ever. An answer is lost only if the other side
+    /// has more calls waiting than it can have, or if there is no memory; the caller's wait ends by
+    /// its time then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`], but `EAGAIN`; `ENOMEM`, `ENOBUFS`.
+    pub(crate) fn answer(&self, to: u32, port: u32, payload: &[u8]) -> Result {
+        match self.send(Some(to), abi::MESSAGE_REPLY, port, payload) {
+            Err(EAGAIN) => {}
+            result => return result,
+        }
+        let mut copy = KVec::with_capacity(payload.len(), GFP_ATOMIC)?;
+        copy.extend_from_slice(payload, GFP_ATOMIC)?;
+        let deferred = Deferred {
+            to,
+            port,
+            payload: copy,
+        };
+        let added = self.deferred.lock().push_within_capacity(deferred);
+        added.map_err(|_| ENOBUFS)
+    }
+
+    /// Sends answers that were deferred, as far as there is credit; whether there are any left.
+    pub(crate) fn send_deferred(&self) -> bool {
+        loop {
+            let Ok(next) = self.deferred.lock().remove(0) else {
+                return false;
+            };
+            if self.send(Some(next.to), abi::MESSAGE_REPLY, next.port, &next.payload) == Err(EAGAIN)
+            {
+                // There is room: it was there before, unless others have come meanwhile. It is the
+                // last one now, as there is no way to put it first.
+                let _ = self.deferred.lock().push_within_capacity(next);
+                return true;
+            }
+        }
     }
 
     /// The lane to a CPU of the other side, made if there is none yet; `None` if there can be none.
@@ -273,54 +359,55 @@ impl Link {
         outbox.get_mut(at).map(|(_, sender)| sender)
     }
 
-    /// Takes one more lane into use. The last one is kept for all who find none.
+    /// Takes one more lane into use, for a pair of CPUs. Half of them are kept for ports.
     fn open_lane(&self, from: u32, to: u32) -> Option<Sender<LaneWords>> {
         let mut lanes = self.lanes.lock();
-        let number = lanes.used;
-        let mine = self.region.layout().side(self.side).lanes;
-        if number + 1 >= mine {
+        if lanes.of_cpus >= self.region.layout().side(self.side).lanes / 2 {
             return None;
         }
-        let sender = self.make_lane(number, from, to)?;
-        lanes.used = number + 1;
-        Some(sender)
+        let sender = self.make_lane(&mut lanes, LaneEnds::of_cpus(from, to))?;
+        lanes.of_cpus += 1;
+        Some(sender.1)
     }
 
-    /// Takes one more lane into use, for a port: its number, and the lane.
+    /// Takes one more lane into use, for a port that `cpu` looks after: its number, and the lane.
     ///
     /// # Errors
     ///
     /// `ENOSPC` if there is none left.
-    pub(crate) fn open_port_lane(&self, port: u32) -> Result<(u32, Sender<LaneWords>)> {
-        let mut lanes = self.lanes.lock();
-        let number = lanes.used;
-        if number + 1 >= self.region.layout().side(self.side).lanes {
-            return Err(ENOSPC);
-        }
-        let sender = self
-            .make_lane(number, abi::LANE_OF_PORT, port)
-            .ok_or(ENOSPC)?;
-        lanes.used = number + 1;
-        Ok((number, sender))
+    pub(crate) fn open_port_lane(&self, port: u32, cpu: u32) -> Result<(u32, Sender<LaneWords>)> {
+        let ends = LaneEnds {
+            from: abi::LANE_OF_PORT,
+            to: port,
+            state: abi::LANE_OPEN,
+            cpu,
+        };
+        self.make_lane(&mut self.lanes.lock(), ends).ok_or(ENOSPC)
     }
 
-    fn make_lane(&self, number: u32, from: u32, to: u32) -> Option<Sender<LaneWords>> {
+    /// Takes the next lane into use. The last one is the common lane.
+    fn make_lane(&self, lanes: &mut Lanes, ends: LaneEnds) -> Option<(u32, Sender<LaneWords>)> {
+        let number = lanes.used;
+        let last = self.region.layout().side(self.side).lanes.checked_sub(1)?;
+        let common = ends == LaneEnds::of_cpus(0, 0) && lanes.common.is_none();
+        if number > last || (number == last && !common) {
+            return None;
+        }
         let memory = self.region.lane(self.side, number)?;
-        self.region.open_lane(self.side, number, from, to).ok()?;
-        Some(Sender::new(memory, self.shape))
+        self.region.open_lane(self.side, number, ends).ok()?;
+        lanes.used = number + 1;
+        Some((number, Sender::new(memory, self.shape)))
     }
 
     /// Sends in the common lane, which leads to the other side's first CPU.
     fn send_common(&self, kind: u8, port: u32, payload: &[u8]) -> Result<Result<(), SendError>> {
         let mut lanes = self.lanes.lock();
         if lanes.common.is_none() {
-            let number = lanes.used;
-            lanes.common = Some(self.make_lane(number, 0, 0).ok_or(ENOSPC)?);
-            lanes.used = number + 1;
+            let made = self.make_lane(&mut lanes, LaneEnds::of_cpus(0, 0));
+            lanes.common = Some(made.ok_or(ENOSPC)?.1);
         }
         let sender = lanes.common.as_mut().ok_or(ENOSPC)?;
         let result = sender.send(kind, port, payload);
-        drop(lanes);
         if let Some(target) = self.targets.first() {
             self.ring_for(0, target);
         }
@@ -337,8 +424,14 @@ impl Link {
         }
     }
 
-    /// Rings a CPU of the other side.
+    /// Rings a CPU of the other side, unless it has gone: then its CPUs may be somebody else's.
+    ///
+    /// The caller has one of the locks that [`Self::take_down`] waits for: an outbox, the list of
+    /// lanes or that of ports, or an end of a port.
     pub(crate) fn ring(&self, to: u32) {
+        if self.down.load(Acquire) {
+            return;
+        }
         let Some(bell) = self.region.bell(self.peer(), to) else {
             return;
         };

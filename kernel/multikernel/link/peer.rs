@@ -67,34 +67,27 @@ fn layout(id: u32, cpus: usize, data_bytes: u64, epoch: u32) -> Result<Layout> {
     Layout::new(sides(id, cpus, data_bytes), LANE_SLOTS, epoch).map_err(|_| EINVAL)
 }
 
-/// Pages for the link to an instance with so many CPUs.
+/// Makes the host's side of the link to an instance that is about to be started, for this epoch, to
+/// CPUs with these APIC ids. Messages are taken from now on. Returns also where its memory is, and
+/// how many bytes.
+///
+/// It is new memory each time: who still has something open of an earlier life sees and changes
+/// that alone.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn pages(cpus: usize) -> Result<SharedPages> {
-    SharedPages::new(layout(1, cpus, DATA_BYTES, 1)?.size().next_power_of_two())
-}
-
-/// Makes the host's side of the link to an instance that is about to be started: in its pages, for
-/// this epoch, to CPUs with these APIC ids. Messages are taken from now on.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub(crate) fn open(
-    pages: &Arc<SharedPages>,
-    id: u32,
-    epoch: u32,
-    apic_ids: KVec<u32>,
-) -> Result<Arc<Link>> {
+pub(crate) fn open(id: u32, epoch: u32, apic_ids: KVec<u32>) -> Result<(Arc<Link>, u64, u64)> {
     let least = layout(id, apic_ids.len(), DATA_BYTES, epoch)?;
+    let pages = SharedPages::new(least.size().next_power_of_two())?;
     let spare = pages.size().saturating_sub(least.size()) / 2;
     let data_bytes = DATA_BYTES + spare / PAGE_SIZE * PAGE_SIZE;
     let layout = layout(id, apic_ids.len(), data_bytes, epoch)?;
-    let region = Arc::new(Region::in_pages(pages.clone(), layout)?, GFP_KERNEL)?;
+    let (base, size) = (pages.phys(), layout.size());
+    let region = Arc::new(Region::in_pages(pages, layout)?, GFP_KERNEL)?;
     region.format();
-    join(region, LINK_SIDE_HOST, Some(apic_ids), ring)
+    let link = join(region, LINK_SIDE_HOST, Some(apic_ids), ring)?;
+    Ok((link, base, size))
 }
 
 /// Takes part in a link on one side.
@@ -119,7 +112,7 @@ fn ring(apic_id: u32, vector: u8) {
 
 /// Ends a link whose other side does not run any more.
 pub(crate) fn close(link: &Arc<Link>) {
-    link.set_down();
+    link.take_down();
     link.region.announce(link.side, abi::LINK_GONE, 0);
     inbox::detach(link);
     call::abandon(link);

@@ -61,7 +61,7 @@ pub(crate) struct Region {
     base: *mut u8,
     layout: Layout,
     /// What keeps the memory, if it is this kernel's own.
-    _pages: Option<Arc<SharedPages>>,
+    pages: Option<SharedPages>,
 }
 
 // SAFETY: Plain memory, accessed by atomic words only.
@@ -78,15 +78,15 @@ impl Region {
     /// # Errors
     ///
     /// `EINVAL` if they are too few.
-    pub(crate) fn in_pages(pages: Arc<SharedPages>, layout: Layout) -> Result<Self> {
+    pub(crate) fn in_pages(pages: SharedPages, layout: Layout) -> Result<Self> {
         if pages.size() < layout.size() {
             return Err(EINVAL);
         }
-        // INVARIANT: Pages begin at a page's beginning, and live for as long as `_pages`.
+        // INVARIANT: Pages begin at a page's beginning, and live for as long as `pages`.
         Ok(Self {
             base: pages.address(),
             layout,
-            _pages: Some(pages),
+            pages: Some(pages),
         })
     }
 
@@ -111,8 +111,13 @@ impl Region {
         Ok(Self {
             base,
             layout: Layout::of_header(&header, size)?,
-            _pages: None,
+            pages: None,
         })
+    }
+
+    /// Bytes of this kernel's memory that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pages.as_ref().map_or(0, SharedPages::size)
     }
 
     /// Where things are.
@@ -223,12 +228,17 @@ impl Region {
         ))
     }
 
-    /// Says from which CPU to which a lane leads, and then that it is used: lanes are taken into
-    /// use one after another.
-    pub(crate) fn open_lane(&self, side: usize, lane: u32, from: u32, to: u32) -> Result {
+    /// Says where a lane leads, and then that it is used: lanes are taken into use one after
+    /// another.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there is no such lane.
+    pub(crate) fn open_lane(&self, side: usize, lane: u32, ends: LaneEnds) -> Result {
         let at = self.layout.directory(side, lane).ok_or(ENOSPC)?;
-        self.write(at + offset_of!(LinkLane, from) as u64, from);
-        self.write(at + offset_of!(LinkLane, to) as u64, to);
+        self.write(at + offset_of!(LinkLane, from) as u64, ends.from);
+        self.write(at + offset_of!(LinkLane, to) as u64, ends.to);
+        self.set_port_state(side, lane, ends.state, ends.cpu);
         let used = self.state_field(side, offset_of!(LinkState, lanes));
         self.write(used, lane + 1);
         Ok(())
@@ -324,6 +334,31 @@ impl Region {
             offset: at as usize,
             mask: slots as usize - 1,
         })
+    }
+}
+
+/// What a side says of one of its lanes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LaneEnds {
+    /// [`LinkLane::from`].
+    pub(crate) from: u32,
+    /// [`LinkLane::to`].
+    pub(crate) to: u32,
+    /// [`LinkLane::state`].
+    pub(crate) state: u32,
+    /// [`LinkLane::cpu`].
+    pub(crate) cpu: u32,
+}
+
+impl LaneEnds {
+    /// Those of a lane from CPU to CPU.
+    pub(crate) fn of_cpus(from: u32, to: u32) -> Self {
+        Self {
+            from,
+            to,
+            state: 0,
+            cpu: 0,
+        }
     }
 }
 

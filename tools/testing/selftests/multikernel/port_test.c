@@ -6,9 +6,11 @@
  * port_test CASE ID: on the host, does one thing with the server in instance ID.
  *	Says what it did; status 0 if all was as it should be.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -25,14 +27,16 @@
 
 /* Returns each message as it was. */
 #define PORT_ECHO	(MULTIKERNEL_PORT_USER + 0)
-/* Takes messages, slowly at first; an empty one is answered with what came. */
+/* Takes messages, slowly at first; one byte 0xff is answered with what came. */
 #define PORT_SINK	(MULTIKERNEL_PORT_USER + 1)
 /* An unsigned int is answered with so many messages, as fast as they go. */
 #define PORT_SOURCE	(MULTIKERNEL_PORT_USER + 2)
 /* A message has the server close the port for a moment. */
 #define PORT_CLOSE	(MULTIKERNEL_PORT_USER + 3)
+/* As PORT_ECHO, but a while later. */
+#define PORT_LATE	(MULTIKERNEL_PORT_USER + 4)
 /* The server is never there. */
-#define PORT_ALONE	(MULTIKERNEL_PORT_USER + 4)
+#define PORT_ALONE	(MULTIKERNEL_PORT_USER + 5)
 
 #define LONGEST		1784
 #define DEADLINE_MS	60000
@@ -105,19 +109,31 @@ static void wait_for(int fd, short events)
 
 /* In the spawn ---------------------------------------------------------------- */
 
-static void serve_echo(int device)
+static void echo(int device, unsigned int port, unsigned int microseconds)
 {
-	int fd = open_port(device, PORT_ECHO);
+	int fd = open_port(device, port);
 	char message[LONGEST];
 	ssize_t length;
 
 	while ((length = read(fd, message, sizeof(message))) >= 0) {
-		if (!length)
+		if (!length) {
 			wait_for(fd, POLLIN);
-		else
+		} else {
+			usleep(microseconds);
 			must_write(fd, message, length);
+		}
 	}
 	fail("echo");
+}
+
+static void serve_echo(int device)
+{
+	echo(device, PORT_ECHO, 0);
+}
+
+static void serve_late(int device)
+{
+	echo(device, PORT_LATE, 100000);
 }
 
 static void serve_sink(int device)
@@ -185,7 +201,7 @@ static void serve_close(int device)
 static int serve(void)
 {
 	static void (*const servers[])(int device) = {
-		serve_echo, serve_sink, serve_source, serve_close,
+		serve_echo, serve_sink, serve_source, serve_close, serve_late,
 	};
 	int device = open_device();
 	unsigned int i;
@@ -341,6 +357,8 @@ static int case_errors(void)
 		fail("nothing to read");
 	if (write(fd, message, LONGEST + 1) >= 0 || errno != EMSGSIZE)
 		fail("too long");
+	if (write(fd, message, 0) >= 0 || errno != EINVAL)
+		fail("empty");
 	if (write(fd, NULL, 8) >= 0 || errno != EFAULT)
 		fail("bad address");
 	/* Nobody reads: a lane of 64 slots is full at some time. */
@@ -353,6 +371,29 @@ static int case_errors(void)
 	fd = connect_to(PORT_ALONE);
 	printf("opened again\n");
 	return close(fd);
+}
+
+/* Opened again on another CPU, a reader who waits is woken there. */
+static int case_move(void)
+{
+	char message[16] = "there and back";
+	int round, fd;
+	cpu_set_t set;
+
+	for (round = 0; round < 6; round++) {
+		CPU_ZERO(&set);
+		CPU_SET(round % 2, &set);
+		if (sched_setaffinity(0, sizeof(set), &set))
+			fail("CPU %d", round % 2);
+		fd = connect_to(PORT_LATE);
+		must_write(fd, message, sizeof(message));
+		/* The answer comes later than that. */
+		if (read(fd, message, sizeof(message)) != sizeof(message))
+			fail("round %d", round);
+		close(fd);
+	}
+	printf("%d times\n", round);
+	return 0;
 }
 
 /* Reads until the other kernel has gone. */
@@ -378,7 +419,8 @@ int main(int argc, char **argv)
 		int (*run)(void);
 	} cases[] = {
 		{ "echo", case_echo }, { "sink", case_sink }, { "source", case_source },
-		{ "close", case_close }, { "errors", case_errors }, { "end", case_end },
+		{ "close", case_close }, { "errors", case_errors }, { "move", case_move },
+		{ "end", case_end },
 	};
 	struct multikernel_ioctl_open request = { .size = sizeof(request) };
 	unsigned int i;

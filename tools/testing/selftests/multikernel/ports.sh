@@ -4,14 +4,14 @@
 # Programs on the host and in a spawn talk over ports: every message arrives,
 # whole and in order, whoever is slow; what is closed and what ends is told.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=600
+# vm: CPUS=4 MEM=2G TIMEOUT=300
 #
 # Functions are called by check:
 # shellcheck disable=SC2317
 
 # shellcheck source=tools/testing/selftests/multikernel/ktap.sh
 . ./ktap.sh
-plan 14
+plan 15
 
 # The spawn's user space with the server in it.
 server_initrd() {
@@ -44,11 +44,11 @@ all_at_once() {
 	source=$!
 	mkctl ping server --count 500 --flood -q
 	status=$?
-	wait $echo || status=1
-	wait $sink || status=1
-	wait $source || status=1
+	wait "$echo" || status=1
+	wait "$sink" || status=1
+	wait "$source" || status=1
 	cat "$work/echo" "$work/sink" "$work/source"
-	return $status
+	return "$status"
 }
 
 # ends COMMAND...: a reader hears of it at once.
@@ -57,10 +57,10 @@ ends() {
 	reader=$!
 	wait_for 60 grep -q waiting "$work/end" || return 1
 	"$@" || return 1
-	wait $reader
+	wait "$reader"
 	status=$?
 	cat "$work/end"
-	return $status
+	return "$status"
 }
 
 again() {
@@ -81,6 +81,7 @@ check "to a slow reader" port_test sink
 check "from a writer who waits for credit" port_test source
 check "all at once" all_at_once
 check "a port is closed and opened again at the other end" port_test close
+check "a port is opened again on another CPU" port_test move
 check "what is refused" port_test errors
 check "the host does not wait for messages that it has" not grep -v 'undeliverable 0 broken 0$' \
 	/sys/kernel/debug/multikernel/links
