@@ -3,10 +3,12 @@
 //! The command line of mkctl.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use multikernel::cmdline::Uart;
-use multikernel::device::HangTimeout;
+use multikernel::device::{Call, HangTimeout};
 use multikernel::restart::Policy;
 use multikernel::spec::{self, CpuList, MemoryRequest};
 
@@ -137,6 +139,10 @@ pub enum Verb {
         #[arg(long, value_name = "MS", default_value_t = 500)]
         linger: u64,
     },
+    /// Send messages to an instance's kernel, or in a spawn to its host's, and time the answers
+    ///
+    /// The kernel itself answers, in an interrupt. Status 0 if every message was answered.
+    Ping(PingArgs),
     /// Create an instance, load a kernel into it and start it; undo all if a part fails
     Run(RunArgs),
 }
@@ -256,6 +262,58 @@ pub struct EventsArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("peer").required(true).args(["name", "host"]))]
+pub struct PingArgs {
+    #[arg(value_parser = spec::parse_name)]
+    pub name: Option<String>,
+    /// The host's kernel, from inside a spawn
+    #[arg(long)]
+    pub host: bool,
+    /// How many; 4 if not given, with --flood 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub count: Option<u64>,
+    /// From one to the next, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "1")]
+    pub interval: Interval,
+    /// One after another, as fast as they are answered
+    #[arg(long, conflicts_with = "interval")]
+    pub flood: bool,
+    /// Bytes of each, 0 to 1024
+    #[arg(long, value_name = "N", default_value = "56", value_parser = payload_size)]
+    pub bytes: usize,
+    /// To this CPU of the other kernel, as it numbers them; any if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..512))]
+    pub cpu: Option<u32>,
+    /// When one counts as lost, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
+    pub timeout: u32,
+    /// Print the summary only
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// A number of seconds, with a fraction if need be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Interval(pub Duration);
+
+impl FromStr for Interval {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const MAX: Duration = Duration::from_secs(3600);
+        match text.parse().map(Duration::try_from_secs_f64) {
+            Ok(Ok(time)) if time <= MAX => Ok(Self(time)),
+            _ => Err(format!(
+                "\"{text}\" is not a number of seconds from 0 to 3600"
+            )),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
 pub struct RunArgs {
     /// Its name
     #[arg(long, value_parser = spec::parse_name)]
@@ -297,6 +355,16 @@ fn low_size(text: &str) -> Result<u32, String> {
     }
 }
 
+fn payload_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if bytes <= Call::BYTES_MAX => Ok(bytes),
+        _ => Err(format!(
+            "{text} is not a number of bytes from 0 to {}",
+            Call::BYTES_MAX
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +373,24 @@ mod tests {
     #[test]
     fn definitions_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals() {
+        assert_eq!("0.25".parse(), Ok(Interval(Duration::from_millis(250))));
+        assert_eq!("0".parse(), Ok(Interval(Duration::ZERO)));
+        for bad in ["", "-1", "3601", "nan", "inf", "1s"] {
+            assert!(bad.parse::<Interval>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn payload_sizes() {
+        assert_eq!(payload_size("0"), Ok(0));
+        assert_eq!(payload_size("1024"), Ok(1024));
+        for bad in ["", "-1", "1025", "1K"] {
+            assert!(payload_size(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

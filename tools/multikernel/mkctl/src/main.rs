@@ -18,6 +18,7 @@ mod dump;
 mod events;
 mod instance;
 mod list;
+mod ping;
 mod pool;
 mod run;
 mod signals;
@@ -77,6 +78,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Dump { name, file } => dump::dump(&name, &file),
         Verb::Logs(args) => return console::logs(&args),
         Verb::Console { name, linger } => console::attach_by_name(&name, linger),
+        Verb::Ping(args) => return ping::ping(&args),
         Verb::Run(args) => return run::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -79,6 +79,17 @@ fn wrong_command_lines_have_status_2() {
         ),
         (&["events", "--count", "0"], "0 is not in 1.."),
         (&["dump", "web"], "<FILE>"),
+        (&["ping"], "<NAME|--host>"),
+        (&["ping", "web", "--host"], "cannot be used with"),
+        (&["ping", "web", "--count", "0"], "0 is not in 1.."),
+        (&["ping", "web", "--bytes", "1025"], "from 0 to 1024"),
+        (&["ping", "web", "--cpu", "512"], "512 is not in 0..512"),
+        (&["ping", "web", "--timeout", "0"], "1..=3600000"),
+        (&["ping", "web", "--interval", "x"], "from 0 to 3600"),
+        (
+            &["ping", "web", "--flood", "--interval", "1"],
+            "cannot be used with",
+        ),
         (
             &[
                 "run",
@@ -127,6 +138,9 @@ fn verbs_say_that_there_is_no_subsystem() {
         &["inspect", "web"],
         &["logs", "web"],
         &["console", "web"],
+        &["ping", "web"],
+        &["ping", "web", "--flood", "-q", "--json"],
+        &["ping", "--host"],
     ] {
         assert_eq!(
             fails(arguments, 1),

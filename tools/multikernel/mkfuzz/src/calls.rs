@@ -30,7 +30,7 @@ plain! {
     multikernel_ioctl_host_info multikernel_ioctl_pool multikernel_ioctl_list
     multikernel_ioctl_create multikernel_ioctl_open multikernel_ioctl_events
     multikernel_ioctl_get_info multikernel_ioctl_start multikernel_ioctl_stop
-    multikernel_ioctl_simple multikernel_ioctl_read_memory
+    multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
     kexec_segment
 }
 

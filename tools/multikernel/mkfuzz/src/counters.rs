@@ -29,6 +29,7 @@ pub enum Call {
     Destroy,
     Ring,
     ReadMemory,
+    AskPort,
     KexecLoad,
     KexecUnload,
     RawIoctl,
@@ -43,7 +44,7 @@ pub enum Call {
 }
 
 /// All of them, in the order in which they are printed.
-pub const CALLS: [Call; 27] = [
+pub const CALLS: [Call; 28] = [
     Call::HostInfo,
     Call::PoolGrow,
     Call::PoolShrink,
@@ -60,6 +61,7 @@ pub const CALLS: [Call; 27] = [
     Call::Destroy,
     Call::Ring,
     Call::ReadMemory,
+    Call::AskPort,
     Call::KexecLoad,
     Call::KexecUnload,
     Call::RawIoctl,
@@ -202,6 +204,11 @@ fn errno_name(number: i32) -> String {
         libc::ENETDOWN => "ENETDOWN",
         libc::ETIMEDOUT => "ETIMEDOUT",
         libc::ENAMETOOLONG => "ENAMETOOLONG",
+        libc::ENOTCONN => "ENOTCONN",
+        libc::EPIPE => "EPIPE",
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::EMSGSIZE => "EMSGSIZE",
+        libc::EPROTO => "EPROTO",
         number => return format!("errno{number}"),
     };
     name.to_owned()

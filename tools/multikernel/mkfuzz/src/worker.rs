@@ -66,7 +66,7 @@ pub struct Worker {
 type Action = fn(&mut Worker);
 
 /// What is done, and how often.
-const ACTIONS: [(usize, Action); 22] = [
+const ACTIONS: [(usize, Action); 23] = [
     (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
@@ -82,6 +82,7 @@ const ACTIONS: [(usize, Action); 22] = [
     (2, Worker::shrink),
     (4, Worker::ring),
     (4, Worker::read_memory),
+    (4, Worker::call_port),
     (3, Worker::open_events),
     (4, Worker::read_events),
     (6, Worker::share),
@@ -489,6 +490,9 @@ impl Worker {
             self.share_one(at);
             if self.random.once_in(2) {
                 self.simple(Call::Ring, fd, sys::MULTIKERNEL_IOCTL_RING);
+            }
+            if self.random.once_in(2) {
+                self.call_port_of(fd);
             }
             if self.random.once_in(4) {
                 self.get_info();

@@ -128,7 +128,10 @@ fn size_of_type(kind: &str, constants: &BTreeMap<String, u64>) -> u64 {
                 .map_or(options, |(element, _)| element);
             size_of_type(element, constants) * count()
         }
-        "multikernel_id" | "fd_multikernel_instance" | "fd_multikernel_events" => 4,
+        "multikernel_id"
+        | "fd_multikernel_instance"
+        | "fd_multikernel_events"
+        | "fd_multikernel_port" => 4,
         other => panic!("a type that is not known: {other}"),
     }
 }
@@ -170,7 +173,8 @@ fn structures_are_as_large_as_in_the_header() {
         multikernel_ioctl_host_info multikernel_ioctl_pool multikernel_ioctl_list
         multikernel_ioctl_create multikernel_ioctl_open multikernel_ioctl_events
         multikernel_ioctl_get_info multikernel_ioctl_start multikernel_ioctl_stop
-        multikernel_ioctl_simple multikernel_ioctl_read_memory
+        multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
+        multikernel_ioctl_open_port
     }
     assert_eq!(sizes.remove("multikernel_kexec_segment"), Some(32));
     assert!(sizes.is_empty(), "{sizes:?}");

@@ -48,6 +48,10 @@ pub const MULTIKERNEL_IOCTL_DESTROY: libc::Ioctl = io(MULTIKERNEL_CMD_DESTROY);
 pub const MULTIKERNEL_IOCTL_RING: libc::Ioctl = io(MULTIKERNEL_CMD_RING);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_READ_MEMORY: libc::Ioctl = io(MULTIKERNEL_CMD_READ_MEMORY);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_CALL: libc::Ioctl = io(MULTIKERNEL_CMD_CALL);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_OPEN_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN_PORT);
 
 /// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
 pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;
@@ -90,6 +94,8 @@ mod tests {
             (MULTIKERNEL_IOCTL_DESTROY, 0xb943),
             (MULTIKERNEL_IOCTL_RING, 0xb944),
             (MULTIKERNEL_IOCTL_READ_MEMORY, 0xb945),
+            (MULTIKERNEL_IOCTL_CALL, 0xb946),
+            (MULTIKERNEL_IOCTL_OPEN_PORT, 0xb947),
         ];
         for (number, expected) in numbers {
             assert_eq!(number, expected);
@@ -113,6 +119,8 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_stop>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_simple>(), 8);
         assert_eq!(size_of::<multikernel_ioctl_read_memory>(), 32);
+        assert_eq!(size_of::<multikernel_ioctl_call>(), 48);
+        assert_eq!(size_of::<multikernel_ioctl_open_port>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
         assert_eq!(size_of::<multikernel_event>(), 104);
         assert_eq!(size_of::<kexec_segment>(), 32);

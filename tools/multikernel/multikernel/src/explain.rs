@@ -63,6 +63,21 @@ fn cause(errno: i32) -> (&'static str, Option<&'static str>) {
         libc::EALREADY => ("the instance is not running", None),
         libc::EINTR => ("it was interrupted by a signal", Some("Try again")),
         libc::ETIMEDOUT => ("the deadline passed", None),
+        libc::EAGAIN => (
+            "the other kernel has no room for a message at the moment",
+            Some("Try again"),
+        ),
+        libc::ENOTCONN => (
+            "the other kernel does not take part in the link, or is not up yet",
+            Some("It needs guest support (CONFIG_MULTIKERNEL_GUEST); its log says more"),
+        ),
+        libc::EPIPE => ("the other kernel ended meanwhile", None),
+        libc::ECONNREFUSED => ("nobody has that port in the other kernel", None),
+        libc::EMSGSIZE => ("a message or an answer is too long", None),
+        libc::EPROTO => (
+            "the other kernel broke the rules of the link",
+            Some("The kernel log says which; start the instance anew"),
+        ),
         _ => ("", None),
     }
 }
@@ -112,6 +127,12 @@ mod tests {
             libc::EALREADY,
             libc::EINTR,
             libc::ETIMEDOUT,
+            libc::EAGAIN,
+            libc::ENOTCONN,
+            libc::EPIPE,
+            libc::ECONNREFUSED,
+            libc::EMSGSIZE,
+            libc::EPROTO,
         ] {
             let error = explain("cannot", &io::Error::from_raw_os_error(errno));
             assert_eq!(error.errno(), Some(errno));

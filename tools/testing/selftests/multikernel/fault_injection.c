@@ -166,12 +166,13 @@ static unsigned int inject_once(struct __test_metadata *const _metadata,
 		*refused += !!err;
 		EXPECT_TRUE(!err || err == -ENOMEM || err == -EFAULT || err == verb->other_error)
 			TH_LOG("%s, fault %u: %s", verb->name, nth, strerror(-err));
-		if (done && verb->undo)
+		if (done && verb->undo) {
 			ASSERT_EQ(0, verb->undo(self))
 				TH_LOG("%s, fault %u: cannot be undone", verb->name, nth);
-		else if (done)
+		} else if (done) {
 			/* In spite of the fault, and it cannot be done again. */
 			return nth;
+		}
 		if (!done)
 			ASSERT_FALSE(is_changed(self, &self->before))
 				TH_LOG("%s, fault %u: something is left", verb->name, nth);

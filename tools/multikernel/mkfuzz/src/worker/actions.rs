@@ -158,6 +158,48 @@ impl Worker {
         );
     }
 
+    pub(super) fn call_port(&mut self) {
+        // The device itself too, which has nobody to call here.
+        let fd = match self.random.below(8) {
+            0 => self.device,
+            _ => self.some_fd(),
+        };
+        self.call_port_of(fd);
+    }
+
+    pub(super) fn call_port_of(&mut self, fd: i32) {
+        let length = match self.random.below(12) {
+            0 => self.random.below(4096),
+            _ => self.random.below(sys::MULTIKERNEL_CALL_MAX as usize + 1),
+        };
+        let room = match self.random.below(4) {
+            0 => self.random.below(64),
+            _ => length,
+        };
+        let mut payload = vec![0; length];
+        self.random.mutate(&mut payload);
+        let call = sys::multikernel_ioctl_call {
+            size: size_of::<sys::multikernel_ioctl_call>() as u32,
+            port: match self.random.below(4) {
+                0 => self.random.interesting() as u32,
+                _ => sys::MULTIKERNEL_PORT_ECHO,
+            },
+            cpu: match self.random.below(3) {
+                0 => sys::MULTIKERNEL_CPU_ANY,
+                1 => self.random.interesting() as u32,
+                _ => self.random.below(4) as u32,
+            },
+            // Nobody answers here, and who waits for long has to be killed.
+            timeout_ms: 1 + self.random.below(20) as u32,
+            request_bytes: length as u32,
+            answer_bytes: room as u32,
+            request: self.arena.put(&mut self.random, &payload),
+            answer: self.arena.room(&mut self.random, room),
+            ..Default::default()
+        };
+        self.request(Call::AskPort, fd, sys::MULTIKERNEL_IOCTL_CALL, call);
+    }
+
     pub(super) fn open_events(&mut self) {
         let events = sys::multikernel_ioctl_events {
             size: size_of::<sys::multikernel_ioctl_events>() as u32,
@@ -340,7 +382,8 @@ impl Worker {
                 self.count(Call::Debugfs, result);
             }
             1 => {
-                let result = self.with_fault(|| fs::read(format!("{DEBUGFS}/instances")));
+                let file = ["instances", "links"][self.random.below(2)];
+                let result = self.with_fault(|| fs::read(format!("{DEBUGFS}/{file}")));
                 self.count(Call::Debugfs, result);
             }
             2 => {

@@ -66,6 +66,23 @@ pub struct CreateRequest<'a> {
     pub low_bytes: u32,
 }
 
+/// Opens the device file.
+pub(super) fn open_device(path: &Path) -> Result<File> {
+    let asked = format!("cannot open {}", path.display());
+    match File::options().read(true).write(true).open(path) {
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::new(
+            asked,
+            "the running kernel has no multikernel subsystem",
+        )
+        .advice("Boot a kernel with CONFIG_MULTIKERNEL; 'mkctl doctor' checks the rest")),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::new(asked, "permission denied").advice("Run mkctl as root"))
+        }
+        Err(error) => Err(Error::new(asked, error)),
+    }
+}
+
 impl Host {
     /// Opens the device.
     pub fn open() -> Result<Self> {
@@ -74,19 +91,7 @@ impl Host {
 
     /// Opens the device at another path.
     pub fn open_at(path: &Path) -> Result<Self> {
-        let asked = format!("cannot open {}", path.display());
-        match File::options().read(true).write(true).open(path) {
-            Ok(file) => Ok(Self { file }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::new(
-                asked,
-                "the running kernel has no multikernel subsystem",
-            )
-            .advice("Boot a kernel with CONFIG_MULTIKERNEL; 'mkctl doctor' checks the rest")),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Err(Error::new(asked, "permission denied").advice("Run mkctl as root"))
-            }
-            Err(error) => Err(Error::new(asked, error)),
-        }
+        open_device(path).map(|file| Self { file })
     }
 
     /// Facts about the host.

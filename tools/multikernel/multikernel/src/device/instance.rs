@@ -9,6 +9,7 @@ use std::time::Duration;
 use multikernel_sys as sys;
 use serde::Serialize;
 
+use super::call::{Call, Callee, Peer};
 use super::event::{self, EventRead};
 use super::{syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State};
 use crate::boot::Prepared;
@@ -318,6 +319,13 @@ impl Instance {
         let bytes = usize::try_from(info.shared_size)
             .map_err(|_| Error::new(asked(), "its size does not fit"))?;
         SharedMap::new(self.fd.as_fd(), bytes).map_err(|error| explain(asked(), &error))
+    }
+}
+
+impl Peer for Instance {
+    fn call(&self, call: &Call<'_>, answer: &mut [u8]) -> Result<usize> {
+        let callee = Callee::Instance(&self.name);
+        callee.call(self.fd.as_fd(), call, answer)
     }
 }
 

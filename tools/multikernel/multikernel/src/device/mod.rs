@@ -2,9 +2,10 @@
 
 //! `/dev/multikernel`: every ioctl, kexec_load(2), events and the mapped shared area, typed.
 //!
-//! [`Host`] is the device itself, [`Instance`] the fd of an instance. All system calls of the
-//! library that concern instances are in `syscall`.
+//! [`Host`] is the device itself, [`Instance`] the fd of an instance, [`HostPeer`] the device inside a
+//! spawn. All system calls of the library that concern instances are in `syscall`.
 
+mod call;
 mod event;
 mod host;
 mod instance;
@@ -19,6 +20,7 @@ use serde::{Serialize, Serializer};
 
 use crate::layout::Range;
 
+pub use call::{Call, HostPeer, Peer};
 pub use event::{Event, EventRead, Events};
 pub use host::{CreateRequest, Host, HostInfo, DEVICE};
 pub use instance::{Instance, InstanceInfo};

@@ -198,6 +198,33 @@ pub fn read_memory(fd: BorrowedFd<'_>, base: u64, buffer: &mut [u8]) -> io::Resu
     unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_READ_MEMORY, argument) }
 }
 
+/// CALL; returns how many bytes the answer has, also with EMSGSIZE for one that does not fit.
+pub fn call(
+    fd: BorrowedFd<'_>,
+    port: u32,
+    cpu: u32,
+    timeout_ms: u32,
+    request: &[u8],
+    answer: &mut [u8],
+) -> (io::Result<()>, usize) {
+    let mut call = sys::multikernel_ioctl_call {
+        size: super::size_field::<sys::multikernel_ioctl_call>(),
+        port,
+        cpu,
+        timeout_ms,
+        request_bytes: count_field(request.len()),
+        answer_bytes: count_field(answer.len()),
+        request: request.as_ptr() as u64,
+        answer: answer.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let argument = ptr::from_mut(&mut call).cast();
+    // SAFETY: The kernel reads `request_bytes` bytes of `request`, and writes at most
+    // `answer_bytes` bytes to `answer`, which have as many.
+    let result = unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_CALL, argument) };
+    (result, call.answer_bytes as usize)
+}
+
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
