@@ -40,8 +40,8 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
         Err(ENODEV)
     }
 
-    /// read(2) of at most `bytes` bytes to a user address; `wait` unless it is to fail with `EAGAIN`
-    /// instead.
+    /// read(2) of at most `bytes` bytes to a user address; `wait` unless it is to fail with
+    /// `EAGAIN` instead.
     ///
     /// # Errors
     ///

@@ -563,8 +563,10 @@ struct multikernel_ioctl_read_memory {
  * kernel the host's. The answer may be an errno of its own.
  *
  * ENOTCONN: the spawn kernel has no support for links, or is not up yet.
- * EPIPE: it ended meanwhile. EPROTO: it broke the rules. EALREADY: none runs. ETIMEDOUT, EINTR: the call has been sent, and what it
- * does is done; a late answer is ignored. EBUSY: too many calls wait.
+ * EPIPE: it ended meanwhile. EPROTO: it broke the rules. EALREADY: none runs.
+ * ETIMEDOUT, EINTR: the call has been sent, and what it does is done, unless
+ * there was no room for it all the time; a late answer is ignored. EBUSY: too
+ * many calls wait.
  */
 struct multikernel_ioctl_call {
 	__u32	size;

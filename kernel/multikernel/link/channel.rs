@@ -399,7 +399,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// `EAGAIN`, `ERESTARTSYS`, `EMSGSIZE`, `EINVAL` (of no bytes), `EPIPE`, `EPROTO`, `EFAULT`, `ENOMEM`.
+    /// `EAGAIN`, `ERESTARTSYS`, `EMSGSIZE`, `EINVAL` (of no bytes), `EPIPE`, `EPROTO`, `EFAULT`,
+    /// `ENOMEM`.
     pub(crate) fn write(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
         if bytes > self.link.shape().longest() {
             return Err(EMSGSIZE);

@@ -79,8 +79,9 @@ pub(crate) struct Incoming<'a> {
 
 /// What receives the messages to a port.
 pub(crate) trait Handler: Send + Sync {
-    /// A message has come. Called on the CPU that it was sent to, most often in a softirq, with
-    /// interrupts off and an inbox locked: it must be short, must not sleep, and must not add or remove ports or links.
+    /// A message has come. Called on the CPU that it was sent to, or on one that stands in for it,
+    /// most often in a softirq, with interrupts off and an inbox locked: it must be short, must not
+    /// sleep, and must not add ports or links.
     fn receive(&self, message: &Incoming<'_>);
 }
 

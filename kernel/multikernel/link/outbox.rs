@@ -300,10 +300,10 @@ impl Link {
 
     /// Sends an answer, now or when there is credit. In any context but an NMI.
     ///
-    /// It waits apart, so that what came behind the call is taken meanwhile: two kernels that answer
-    /// each other could else both wait for credit for ever. An answer is lost only if the other side
-    /// has more calls waiting than it can have, or if there is no memory; the caller's wait ends by
-    /// its time then.
+    /// It waits apart, so that what came behind the call is taken meanwhile: two kernels that
+    /// answer each other could else both wait for credit for ever. An answer is lost only if the
+    /// other side has more calls waiting than it can have, or if there is no memory; the caller's
+    /// wait ends by its time then.
     ///
     /// # Errors
     ///

@@ -223,8 +223,9 @@ links() {
 }
 
 both_ways() {
-	told one 60 'mkctl ping --host --flood -q --count 3000 --timeout 60000 >/tmp/one & caller=$!' &&
-		told two 60 'mkctl ping --host --flood -q --count 3000 --timeout 60000 >/tmp/two & caller=$!' ||
+	flood='mkctl ping --host --flood -q --count 3000 --timeout 60000'
+	told one 60 "$flood >/tmp/one & caller=\$!" &&
+		told two 60 "$flood >/tmp/two & caller=\$!" ||
 		return 1
 	callers=
 	for name in one two one two; do
@@ -256,7 +257,8 @@ check "ping: a line for each" [ "$(grep -c '^100 bytes from one CPU 1: seq=[123]
 check "ping: a summary" sh -c "grep -q '^3 sent, 3 answered, 0 lost$' $work/said &&
 	grep -q '^min/median/avg/max = [0-9.]*/[0-9.]*/[0-9.]*/[0-9.]* us$' $work/said"
 mkctl ping one --flood --json -q >"$work/said"
-check "ping: JSON" grep -q '"to":"one","bytes":56,"cpu":null,"sent":1000,"answered":1000,"lost":0,' \
+check "ping: JSON" grep -q \
+	'"to":"one","bytes":56,"cpu":null,"sent":1000,"answered":1000,"lost":0,' \
 	"$work/said"
 check "ping: a CPU that it does not have" fails 'it has no CPU 2' mkctl ping one --cpu 2
 check "ping: the host has no host" fails 'is no spawn' mkctl ping --host
@@ -322,7 +324,8 @@ check "panicked: the next life answers" answers one 3
 for_ever "$work/endless" mkctl ping one
 moves_on
 mkctl stop one --timeout 60 >/dev/null
-check "powered off: the caller is told" ends_with "$work/endless" 'its kernel ended' 'is not running'
+check "powered off: the caller is told" \
+	ends_with "$work/endless" 'its kernel ended' 'is not running'
 check "powered off: the next life answers" answers one 4
 mkctl rm --force one >/dev/null
 check "everything is back" same "$work/before"

@@ -25,6 +25,8 @@
 
 #include <linux/multikernel.h>
 
+#include "../kselftest.h"
+
 /* Returns each message as it was. */
 #define PORT_ECHO	(MULTIKERNEL_PORT_USER + 0)
 /* Takes messages, slowly at first; one byte 0xff is answered with what came. */
@@ -206,7 +208,7 @@ static int serve(void)
 	int device = open_device();
 	unsigned int i;
 
-	for (i = 0; i < sizeof(servers) / sizeof(servers[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
 		pid_t pid = fork();
 
 		if (pid < 0)
@@ -428,7 +430,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 2 && !strcmp(argv[1], "serve"))
 		return serve();
-	for (i = 0; argc == 3 && i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (i = 0; argc == 3 && i < ARRAY_SIZE(cases); i++) {
 		if (strcmp(argv[1], cases[i].name))
 			continue;
 		request.id = strtoul(argv[2], NULL, 10);

@@ -2,8 +2,8 @@
 
 //! `/dev/multikernel`: every ioctl, kexec_load(2), events and the mapped shared area, typed.
 //!
-//! [`Host`] is the device itself, [`Instance`] the fd of an instance, [`HostPeer`] the device inside a
-//! spawn. All system calls of the library that concern instances are in `syscall`.
+//! [`Host`] is the device itself, [`Instance`] the fd of an instance, [`HostPeer`] the device
+//! inside a spawn. All system calls of the library that concern instances are in `syscall`.
 
 mod call;
 mod event;

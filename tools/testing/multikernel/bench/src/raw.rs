@@ -188,7 +188,7 @@ impl<const N: usize> Sink<N> for Copier<'_, true> {
     }
 }
 
-/// Lines of 64 bytes of which the first word says which it is: what a lane is, with nothing checked.
+/// Lines of 64 bytes of which the first word says which it is: a lane with nothing checked.
 pub struct Lines {
     lines: Box<[LineWords]>,
     emptied: Flag,
