@@ -228,7 +228,7 @@ TEST_F(form, unknown_number)
 {
 	static const unsigned long unknown[] = {
 		_IO(MULTIKERNEL_IOCTL_TYPE, 0x09), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
-		_IO(MULTIKERNEL_IOCTL_TYPE, 0x46), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x48), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
 		_IOWR(MULTIKERNEL_IOCTL_TYPE, 0, __u64), _IO(0xBA, 0), 0, ~0U,
 	};
 	size_t i;
