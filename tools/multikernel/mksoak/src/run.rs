@@ -31,6 +31,9 @@ const WRECK: Duration = Duration::from_secs(2);
 /// So much more may be in use after any round, in KiB: what a host at work holds for a moment. A
 /// leak of an instance's memory is more, a slow one is for the trend.
 const SLACK_KIB: i64 = 8 << 10;
+/// So much more again on a host with KASAN, which keeps what was freed until its cache is shrunk:
+/// up to a 32nd of the memory (QUARANTINE_FRACTION in mm/kasan/quarantine.c), here of 4 GiB.
+const KASAN_SLACK_KIB: i64 = 128 << 10;
 /// What may be lost by trend over a whole run, in KiB or objects: noise that looks like a trend.
 const TREND_SLACK_KIB: f64 = 256.0;
 const TREND_SLACK_OBJECTS: f64 = 48.0;
@@ -336,14 +339,19 @@ impl<'a> Run<'a> {
             self.report.leaks.extend(leaks);
         }
         let used = Used::look(self.host, false)?;
+        // Only a kernel that is built for debugging needs more memory.
+        let slack = match self.settings.plan.more_memory {
+            0 => SLACK_KIB,
+            _ => SLACK_KIB + KASAN_SLACK_KIB,
+        };
         if let Some(first) = self.looks.first() {
             let lost = first.used.free_kib - used.free_kib;
-            if lost > SLACK_KIB {
+            if lost > slack {
                 let text = format!("round {}: {lost} KiB less are free", round.number);
                 self.report.leaks.push(text);
             }
             let more = used.slab_kib - first.used.slab_kib;
-            if more > SLACK_KIB {
+            if more > slack {
                 let text = format!("round {}: {more} KiB more of slab", round.number);
                 self.report.leaks.push(text);
             }

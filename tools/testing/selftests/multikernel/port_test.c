@@ -109,6 +109,12 @@ static void wait_for(int fd, short events)
 		fail("poll for %#x said %#x", events, poller.revents);
 }
 
+/* Nobody has the other end: what tells of the next one is another look. */
+static void wait_for_opener(void)
+{
+	usleep(20000);
+}
+
 /* In the spawn ---------------------------------------------------------------- */
 
 static void echo(int device, unsigned int port, unsigned int microseconds)
@@ -119,7 +125,7 @@ static void echo(int device, unsigned int port, unsigned int microseconds)
 
 	while ((length = read(fd, message, sizeof(message))) >= 0) {
 		if (!length) {
-			wait_for(fd, POLLIN);
+			wait_for_opener();
 		} else {
 			usleep(microseconds);
 			must_write(fd, message, length);
@@ -148,7 +154,7 @@ static void serve_sink(int device)
 	while ((length = read(fd, message, sizeof(message))) >= 0) {
 		if (!length) {
 			memset(&tally, 0, sizeof(tally));
-			wait_for(fd, POLLIN);
+			wait_for_opener();
 		} else if (length == 1 && message[0] == 0xff) {
 			must_write(fd, &tally, sizeof(tally));
 			memset(&tally, 0, sizeof(tally));
@@ -173,7 +179,7 @@ static void serve_source(int device)
 
 	while ((length = read(fd, &count, sizeof(count))) >= 0) {
 		if (!length) {
-			wait_for(fd, POLLIN);
+			wait_for_opener();
 			continue;
 		}
 		for (i = 0; i < count; i++)
@@ -191,9 +197,8 @@ static void serve_close(int device)
 		fd = open_port(device, PORT_CLOSE);
 		if (fd < 0)
 			fail("open");
-		do
-			wait_for(fd, POLLIN);
-		while (read(fd, message, sizeof(message)) <= 0);
+		while (read(fd, message, sizeof(message)) <= 0)
+			wait_for_opener();
 		must_write(fd, "last words", 10);
 		close(fd);
 		usleep(500000);
@@ -311,16 +316,20 @@ static int case_source(void)
 /* The other end is closed and opened again. */
 static int case_close(void)
 {
-	int fd = connect_to(PORT_CLOSE), round;
+	int fd = connect_to(PORT_CLOSE), round, looks;
 	char message[64];
 	ssize_t length;
 
 	for (round = 0; round < 3; round++) {
 		must_write(fd, "close", 5);
 		/* From the second round on it is still closed. */
-		do
+		for (looks = 0; looks < DEADLINE_MS; looks++) {
 			wait_for(fd, POLLIN);
-		while (!(length = read(fd, message, sizeof(message))) && !usleep(1000));
+			length = read(fd, message, sizeof(message));
+			if (length)
+				break;
+			usleep(1000);
+		}
 		if (length != 10 || memcmp(message, "last words", 10))
 			fail("last words of %zd bytes", length);
 		wait_for(fd, POLLHUP);
