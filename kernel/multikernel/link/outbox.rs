@@ -6,8 +6,8 @@
 //! used, guarded by a spinlock with interrupts off that no other CPU takes most of the time. Where
 //! the link has no lane left for a pair of CPUs, they share one more, the common lane.
 //!
-//! Lock order: an inbox (`inbox.rs`), the list of ports or an end of one (`channel.rs`), an outbox,
-//! the list of lanes.
+//! Lock order: an inbox (`inbox.rs`), the list of ports or an end of one (`channel.rs`) or that of
+//! deferred answers, an outbox, the list of lanes.
 
 use kernel::{
     cpu::CpuId,
@@ -118,6 +118,8 @@ pub(crate) struct Link {
     down: Atomic<bool>,
     /// Answers that found no credit.
     deferred: Pin<KBox<SpinLockIrq<KVec<Deferred>>>>,
+    /// Whether there are any, for those who need not look then. Written with that lock.
+    has_deferred: Atomic<bool>,
     /// What user space has opened, or had.
     pub(crate) ports: Pin<KBox<SpinLockIrq<Ports>>>,
     /// Whether there are any, for those who need not look then.
@@ -172,6 +174,7 @@ impl Link {
             targets,
             down: Atomic::new(false),
             has_ports: Atomic::new(false),
+            has_deferred: Atomic::new(false),
             deferred: KBox::pin_init(
                 new_spinlock_irq!(
                     KVec::with_capacity(DEFERRED_MAX, GFP_KERNEL)?,
@@ -320,24 +323,30 @@ impl Link {
             port,
             payload: copy,
         };
-        let added = self.deferred.lock().push_within_capacity(deferred);
+        let mut list = self.deferred.lock();
+        let added = list.push_within_capacity(deferred);
+        self.has_deferred.store(true, Relaxed);
+        drop(list);
         added.map_err(|_| ENOBUFS)
     }
 
-    /// Sends answers that were deferred, as far as there is credit; whether there are any left.
+    /// Sends answers that were deferred, as far as there is credit, oldest first; whether there are
+    /// any left.
     pub(crate) fn send_deferred(&self) -> bool {
-        loop {
-            let Ok(next) = self.deferred.lock().remove(0) else {
-                return false;
-            };
+        if !self.has_deferred.load(Relaxed) {
+            return false;
+        }
+        let mut list = self.deferred.lock();
+        while let Some(next) = list.first() {
             if self.send(Some(next.to), abi::MESSAGE_REPLY, next.port, &next.payload) == Err(EAGAIN)
             {
-                // There is room: it was there before, unless others have come meanwhile. It is the
-                // last one now, as there is no way to put it first.
-                let _ = self.deferred.lock().push_within_capacity(next);
                 return true;
             }
+            // It has been sent, or cannot be any more.
+            let _ = list.remove(0);
         }
+        self.has_deferred.store(false, Relaxed);
+        false
     }
 
     /// The lane to a CPU of the other side, made if there is none yet; `None` if there can be none.
@@ -365,7 +374,7 @@ impl Link {
         if lanes.of_cpus >= self.region.layout().side(self.side).lanes / 2 {
             return None;
         }
-        let sender = self.make_lane(&mut lanes, LaneEnds::of_cpus(from, to))?;
+        let sender = self.make_lane(&mut lanes, LaneEnds::of_cpus(from, to), 1)?;
         lanes.of_cpus += 1;
         Some(sender.1)
     }
@@ -382,15 +391,20 @@ impl Link {
             state: abi::LANE_OPEN,
             cpu,
         };
-        self.make_lane(&mut self.lanes.lock(), ends).ok_or(ENOSPC)
+        self.make_lane(&mut self.lanes.lock(), ends, 1)
+            .ok_or(ENOSPC)
     }
 
-    /// Takes the next lane into use. The last one is the common lane.
-    fn make_lane(&self, lanes: &mut Lanes, ends: LaneEnds) -> Option<(u32, Sender<LaneWords>)> {
+    /// Takes the next lane into use, if besides it so many are left: one is the common lane's.
+    fn make_lane(
+        &self,
+        lanes: &mut Lanes,
+        ends: LaneEnds,
+        spare: u32,
+    ) -> Option<(u32, Sender<LaneWords>)> {
         let number = lanes.used;
-        let last = self.region.layout().side(self.side).lanes.checked_sub(1)?;
-        let common = ends == LaneEnds::of_cpus(0, 0) && lanes.common.is_none();
-        if number > last || (number == last && !common) {
+        let spare = if lanes.common.is_some() { 0 } else { spare };
+        if number + spare >= self.region.layout().side(self.side).lanes {
             return None;
         }
         let memory = self.region.lane(self.side, number)?;
@@ -403,7 +417,7 @@ impl Link {
     fn send_common(&self, kind: u8, port: u32, payload: &[u8]) -> Result<Result<(), SendError>> {
         let mut lanes = self.lanes.lock();
         if lanes.common.is_none() {
-            let made = self.make_lane(&mut lanes, LaneEnds::of_cpus(0, 0));
+            let made = self.make_lane(&mut lanes, LaneEnds::of_cpus(0, 0), 0);
             lanes.common = Some(made.ok_or(ENOSPC)?.1);
         }
         let sender = lanes.common.as_mut().ok_or(ENOSPC)?;
