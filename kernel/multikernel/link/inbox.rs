@@ -49,7 +49,10 @@ use super::{
         Receiver, //
     },
     outbox::Link,
-    region::LaneWords,
+    region::{
+        Bell,
+        LaneWords, //
+    },
     wake::Sleeper, //
 };
 use crate::{
@@ -350,13 +353,9 @@ impl Attached {
     /// other side has to ring again.
     fn take(&mut self, cpu: u32, ports: &[Port], budget: usize) -> (Left, bool) {
         let mut left = budget;
-        let link = self.link.clone();
-        let Some(bell) = link.region.bell(link.side, cpu) else {
-            return (Left::None, false);
-        };
         loop {
             // Also of a sleep in which nothing came: whoever rang for it does not ring again.
-            self.sleeper.wake(&bell);
+            self.with_bell(cpu, |sleeper, bell| sleeper.wake(bell));
             while left > 0 && self.has_message(cpu) {
                 let before = left;
                 self.deliver(ports, &mut left);
@@ -365,19 +364,23 @@ impl Attached {
                     break;
                 }
             }
-            if left > 0 {
-                self.sleeper.sleep(&bell);
-                if !self.has_message(cpu) {
-                    return (Left::None, left != budget);
-                }
-                // A round costs something even if what was there is gone by now: the other side
-                // must not keep this CPU busy.
-                left -= 1;
-            }
             if left == 0 {
-                self.sleeper.wake(&bell);
                 return (Left::Messages, true);
             }
+            self.with_bell(cpu, |sleeper, bell| sleeper.sleep(bell));
+            if !self.has_message(cpu) {
+                return (Left::None, left != budget);
+            }
+            // A round costs something even if what was there is gone by now: the other side must
+            // not keep this CPU busy.
+            left -= 1;
+        }
+    }
+
+    /// Has the sleeper say something in this CPU's bell.
+    fn with_bell(&mut self, cpu: u32, say: impl FnOnce(&mut Sleeper, &Bell<'_>)) {
+        if let Some(bell) = self.link.region.bell(self.link.side, cpu) {
+            say(&mut self.sleeper, &bell);
         }
     }
 
