@@ -19,11 +19,11 @@
 //! and no loop runs longer than a lane has slots. What cannot be gives [`Broken`], after which that
 //! lane is not used any more.
 //!
-//! This file uses `core` alone and has no `unsafe`: the kernel, the user-space library and the
-//! tests compile it and bring their own [`LaneMemory`]. It takes no locks: a `Sender` or `Receiver`
-//! belongs to who has it in hand, most often one CPU with interrupts off.
+//! This file uses `core` alone and has no `unsafe`: the kernel and the tests compile it and bring
+//! their own [`LaneMemory`]. It takes no locks: a `Sender` or `Receiver` belongs to who has it in
+//! hand, most often one CPU with interrupts off.
 
-// Users of the library and the tests use more of it than the kernel does.
+// The tests and the benchmark use more of it than the kernel does.
 #![allow(unreachable_pub, dead_code)]
 
 use crate::abi;

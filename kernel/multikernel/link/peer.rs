@@ -3,8 +3,8 @@
 //! Who is at the other end: how the host makes a link for a spawn that it starts, and how a spawn
 //! takes part in it.
 //!
-//! A link lives as long as one life of the spawn. The memory stays with the instance, and is made
-//! new before each start, while no spawn runs; see `run.rs`, which has the instance in hand then.
+//! A link lives as long as one life of the spawn, and its memory is that life's alone. It is made
+//! before each start, while no spawn runs; see `run.rs`, which has the instance in hand then.
 
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 use kernel::sync::SetOnce;
@@ -85,7 +85,7 @@ pub(crate) fn open(id: u32, epoch: u32, apic_ids: KVec<u32>) -> Result<(Arc<Link
     let layout = layout(id, apic_ids.len(), data_bytes, epoch)?;
     let (base, size) = (pages.phys(), layout.size());
     let region = Arc::new(Region::in_pages(pages, layout)?, GFP_KERNEL)?;
-    region.format();
+    region.write_header();
     let link = join(region, LINK_SIDE_HOST, Some(apic_ids), ring)?;
     Ok((link, base, size))
 }

@@ -149,13 +149,8 @@ impl Region {
         }
     }
 
-    /// Makes the link new: all zero but for the header.
-    pub(crate) fn format(&self) {
-        for offset in (0..self.layout.size()).step_by(8) {
-            if let Some(word) = self.long(offset) {
-                word.store(0, Relaxed);
-            }
-        }
+    /// Writes the header. All the rest of a new link is zero, as its pages are.
+    pub(crate) fn write_header(&self) {
         let put = |offset: usize, value: u64| {
             if let Some(word) = self.long(offset as u64) {
                 word.store(value, Relaxed);
