@@ -61,8 +61,9 @@ pub trait Peer {
     /// - `ECONNREFUSED`: nobody has the port.
     /// - `EINVAL`: the other kernel has no such CPU, or a value is out of its range.
     /// - `EMSGSIZE`: the request is longer than [`Call::BYTES_MAX`], or the answer than `answer`.
-    /// - `ETIMEDOUT`, `EINTR`: the call has been sent, and what it does is done.
-    /// - `EAGAIN`, `EBUSY`: it has not been sent, for want of room.
+    /// - `ETIMEDOUT`, `EINTR`: the call has been sent, and what it does is done, unless there was
+    ///   no room for it all the time.
+    /// - `EBUSY`: it has not been sent, as too many calls wait.
     /// - `EPROTO`: the other kernel broke the rules of the link.
     /// - any other that the port answers with.
     fn call(&self, call: &Call<'_>, answer: &mut [u8]) -> Result<usize>;
