@@ -21,8 +21,8 @@
 //! sender is malicious; who gets the copy checks the copy.
 //!
 //! This file uses `core` alone and has no `unsafe`: the kernel and the tests compile it and bring
-//! their own [`DataMemory`]. It takes no locks: a `Writer` belongs to who has the lane's `Sender` in
-//! hand, a `Reader` to who has the `Receiver`.
+//! their own [`DataMemory`]. It takes no locks: a `Writer` belongs to who has the lane's `Sender`
+//! in hand, a `Reader` to who has the `Receiver`.
 
 #![allow(unreachable_pub)]
 

@@ -20,8 +20,8 @@ use crate::signals::Signals;
 const COUNT: u64 = 4;
 /// The same as fast as possible.
 const COUNT_FLOOD: u64 = 1000;
-/// Where too many calls wait, how long until it is tried again: those whose answers make room are to
-/// have the CPU meanwhile.
+/// Where too many calls wait, how long until it is tried again: those whose answers make room are
+/// to have the CPU meanwhile.
 const ROOM_PAUSE: Duration = Duration::from_micros(100);
 
 /// What became of one call.
