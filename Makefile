@@ -58,6 +58,7 @@ run: build
 	@$(S)/run
 
 check: build
+	@$(S)/setup tests
 	@$(S)/with-env $(S)/check
 
 fuzz: build
