@@ -439,10 +439,50 @@ pub const PORT_NONE: u32 = 0;
 pub const PORT_ECHO: u32 = 1;
 /// The port of a kernel to which the answers to its own calls go.
 pub const PORT_REPLY: u32 = 2;
+/// The port of a kernel by which host and spawn speak of links to other spawns: [`LinksMessage`].
+pub const PORT_LINKS: u32 = 4;
 /// The first port that user space may open by its number.
 pub const PORT_USER: u32 = 1 << 16;
 /// The first port that is given to those who do not care which they get.
 pub const PORT_EPHEMERAL: u32 = 1 << 31;
+
+/// `LinksMessage::operation`, from a spawn: it takes part in links to other spawns.
+pub const LINKS_READY: u32 = 1;
+/// `LinksMessage::operation`, from the host: there is a link to another spawn.
+pub const LINKS_OFFER: u32 = 2;
+/// `LinksMessage::operation`, from the host: a link ends. The answer has four bytes: 1 if the memory
+/// is still mapped, which ends with a [`LINKS_RELEASED`], 0 if not.
+pub const LINKS_WITHDRAW: u32 = 3;
+/// `LinksMessage::operation`, from a spawn: a link that has ended is not mapped any more.
+pub const LINKS_RELEASED: u32 = 4;
+
+/// Payload of a call of [`PORT_LINKS`], behind its [`CallHeader`]. What an operation has no use for
+/// is zero.
+///
+/// An offer is followed by APIC ids, four bytes each: those that the spawn may ring for this link.
+/// Where they do not fit into one call, more calls follow, which differ in `first` and the ids.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinksMessage {
+    /// One of `LINKS_*`.
+    pub operation: u32,
+    /// `LinkHeader::epoch` of the link: no two links to spawns of a host have the same.
+    pub epoch: u32,
+    /// Id of the other spawn's instance.
+    pub peer: u32,
+    /// Which side of the link the receiver of an offer is, 0 or 1.
+    pub side: u32,
+    /// Physical address of the link, page-aligned.
+    pub base: u64,
+    /// Bytes of the link's memory.
+    pub size: u64,
+    /// How many APIC ids there are in all.
+    pub cpus: u32,
+    /// How many came in calls before this one.
+    pub first: u32,
+    /// Name of the other spawn's instance, zero-terminated.
+    pub name: [u8; NAME_LENGTH],
+}
 
 const _: () = {
     use core::mem::{offset_of, size_of};
@@ -517,4 +557,8 @@ const _: () = {
     assert!(offset_of!(BufferName, length) == 4);
     assert!(size_of::<BufferName>() == 8);
     assert!(size_of::<CallHeader>() == 16);
+    assert!(offset_of!(LinksMessage, base) == 16);
+    assert!(offset_of!(LinksMessage, cpus) == 32);
+    assert!(offset_of!(LinksMessage, name) == 40);
+    assert!(size_of::<LinksMessage>() == 104);
 };

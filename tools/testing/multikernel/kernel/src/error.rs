@@ -49,8 +49,10 @@ codes! {
     EINVAL = 22, "Invalid argument.";
     ENOSPC = 28, "No space left on device.";
     ENAMETOOLONG = 36, "File name too long.";
+    ENOLINK = 67, "Link has been severed.";
     EOPNOTSUPP = 95, "Operation not supported on transport endpoint.";
     EADDRNOTAVAIL = 99, "Cannot assign requested address.";
+    EISCONN = 106, "Transport endpoint is already connected.";
     ETIMEDOUT = 110, "Connection timed out.";
     EALREADY = 114, "Operation already in progress.";
     ESTALE = 116, "Stale file handle.";

@@ -4,9 +4,15 @@
 
 #[path = "../../../../../kernel/multikernel/link/data.rs"]
 pub mod data;
+// What Rust asks of a library that strangers use is not asked of a module inside the kernel.
+#[allow(clippy::new_without_default)]
+#[path = "../../../../../kernel/multikernel/link/grant.rs"]
+pub mod grant;
 #[path = "../../../../../kernel/multikernel/link/lane.rs"]
 pub mod lane;
 #[path = "../../../../../kernel/multikernel/link/layout.rs"]
 pub mod layout;
+#[path = "../../../../../kernel/multikernel/link/offer.rs"]
+pub mod offer;
 #[path = "../../../../../kernel/multikernel/link/wake.rs"]
 pub mod wake;
