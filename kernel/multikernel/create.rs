@@ -20,6 +20,7 @@ use crate::{
         identity_map::IdentityMap,
         trampoline::Slot, //
     },
+    connect,
     cpu::{self, Cpu, Held},
     cpu_ledger::CpuOwner,
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
@@ -381,6 +382,7 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
     if !registry.low.give_back(low) {
         pr_err!("a range below 1 MiB was not in the ledger\n");
     }
+    connect::forget(registry, handle.serial);
     let gone = registry
         .instances
         .iter()
@@ -405,14 +407,20 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
 ///
 /// # Errors
 ///
-/// `EBUSY` if it runs, has failed, or another call works on it; `ESTALE`.
+/// `EBUSY` if it runs, has failed, or another call works on it; `EINTR` for a signal while other
+/// spawns are told that it does not run any more; `ESTALE`.
 pub(crate) fn destroy(subsystem: &Subsystem, handle: Handle) -> Result {
-    let holdings = subsystem.take_holdings(handle, Purpose::Work, |instance| {
-        instance.check_idle()?;
+    let idle = |instance: &mut Instance| instance.check_idle();
+    let holdings = subsystem.take_holdings(handle, Purpose::Work, idle)?;
+    if let Err(error) = connect::settle(subsystem, handle) {
+        subsystem.put_back(handle, holdings, |_| {});
+        return Err(error);
+    }
+    // It is there: it cannot be destroyed without its holdings.
+    if let Ok(instance) = subsystem.lock().find(handle) {
         instance.state = State::Empty;
         instance.image = None;
-        Ok(())
-    })?;
+    }
     let Holdings {
         cpus,
         memory,

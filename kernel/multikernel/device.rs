@@ -28,6 +28,7 @@ use crate::link::peer;
 use crate::{
     abi,
     arch::{apic, platform},
+    connect,
     cpu,
     cpu_ledger::CpuOwner,
     create::{self, Wanted},
@@ -58,15 +59,18 @@ const LIST_INSTANCES: u32 = command(uapi::MULTIKERNEL_CMD_LIST_INSTANCES);
 const CREATE: u32 = command(uapi::MULTIKERNEL_CMD_CREATE);
 const OPEN: u32 = command(uapi::MULTIKERNEL_CMD_OPEN);
 const EVENTS: u32 = command(uapi::MULTIKERNEL_CMD_EVENTS);
+const LIST_LINKS: u32 = command(uapi::MULTIKERNEL_CMD_LIST_LINKS);
 const GET_INFO: u32 = command(uapi::MULTIKERNEL_CMD_GET_INFO);
 const START: u32 = command(uapi::MULTIKERNEL_CMD_START);
 const STOP: u32 = command(uapi::MULTIKERNEL_CMD_STOP);
 const DESTROY: u32 = command(uapi::MULTIKERNEL_CMD_DESTROY);
 const RING: u32 = command(uapi::MULTIKERNEL_CMD_RING);
 const READ_MEMORY: u32 = command(uapi::MULTIKERNEL_CMD_READ_MEMORY);
+const CONNECT: u32 = command(uapi::MULTIKERNEL_CMD_CONNECT);
+const DISCONNECT: u32 = command(uapi::MULTIKERNEL_CMD_DISCONNECT);
 
 /// Every call needs CAP_SYS_BOOT, as kexec_load does.
-fn check_capable() -> Result {
+pub(crate) fn check_capable() -> Result {
     // SAFETY: Looks at the current task's credentials.
     if unsafe { bindings::capable(bindings::CAP_SYS_BOOT as i32) } {
         Ok(())
@@ -107,6 +111,7 @@ impl MiscDevice for Device {
                 CALL | OPEN_PORT => {
                     message::ioctl(|| peer::host().cloned().ok_or(ENOTCONN), command, argument)
                 }
+                OPEN => crate::guest::siblings::open(argument),
                 _ => Err(ENOTTY),
             }
             .map(|()| 0);
@@ -122,6 +127,7 @@ impl MiscDevice for Device {
             CREATE => create_instance(subsystem, argument),
             OPEN => open_instance(subsystem, argument),
             EVENTS => open_events(subsystem, argument),
+            LIST_LINKS => list_links(subsystem, argument),
             _ => Err(ENOTTY),
         }?;
         Ok(0)
@@ -141,6 +147,8 @@ fn host_info(subsystem: &Subsystem, argument: usize) -> Result {
         let link = instance.link.as_ref().map_or(0, |link| link.bytes());
         sum + instance.shared.size() + link
     });
+    let regions = registry.grants.regions().map(|region| region.bytes());
+    let shared = shared + regions.sum::<u64>();
     info.value = uapi::multikernel_ioctl_host_info {
         size: 0,
         abi_version: abi::ABI_VERSION,
@@ -318,6 +326,18 @@ fn list_instances(subsystem: &Subsystem, argument: usize) -> Result {
     list.write()
 }
 
+fn list_links(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
+    let items = collect(subsystem, |registry, add| {
+        registry
+            .grants
+            .list()
+            .for_each(|it| add(connect::item(&it)));
+    })?;
+    list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
+    list.write()
+}
+
 fn memory_request(range: &uapi::multikernel_range) -> Result<Request> {
     check_flags(
         range.flags,
@@ -388,24 +408,47 @@ fn create_instance(subsystem: &Subsystem, argument: usize) -> Result {
     Ok(())
 }
 
+/// What finds an instance that is given by its id or, if that is 0, by its name.
+///
+/// # Errors
+///
+/// `EINVAL`, `ENAMETOOLONG`: the name is none, or there is one beside an id. What is returned fails
+/// with `ENOENT`.
+fn find_instance(
+    id: u32,
+    name: &[u8; abi::NAME_LENGTH],
+) -> Result<impl FnOnce(&mut Registry) -> Result<Handle>> {
+    let name = match id {
+        0 => Some(Name::new(name)?),
+        _ if name.iter().any(|&byte| byte != 0) => return Err(EINVAL),
+        _ => None,
+    };
+    Ok(move |registry: &mut Registry| match name {
+        Some(name) => {
+            let found = registry.instances.iter().find(|other| other.name == name);
+            Ok(found.ok_or(ENOENT)?.handle())
+        }
+        None => Ok(registry
+            .find_id(InstanceId::new(id).ok_or(ENOENT)?)?
+            .handle()),
+    })
+}
+
+/// What finds the other instance of `MULTIKERNEL_IOCTL_CONNECT` and `MULTIKERNEL_IOCTL_DISCONNECT`.
+fn other_instance(argument: usize) -> Result<impl FnOnce(&mut Registry) -> Result<Handle>> {
+    let request = UserStruct::<uapi::multikernel_ioctl_connect>::read(argument)?;
+    check_flags(request.value.flags, 0)?;
+    check_flags(request.value.reserved, 0)?;
+    find_instance(request.value.id, &request.value.name)
+}
+
 fn open_instance(subsystem: &Subsystem, argument: usize) -> Result {
     let mut request = UserStruct::<uapi::multikernel_ioctl_open>::read(argument)?;
     let value = &request.value;
     if value.reserved != 0 {
         return Err(EINVAL);
     }
-    let handle = if value.id == 0 {
-        let name = Name::new(&value.name)?;
-        let registry = subsystem.lock();
-        let found = registry.instances.iter().find(|other| other.name == name);
-        found.ok_or(ENOENT)?.handle()
-    } else {
-        if value.name.iter().any(|&byte| byte != 0) {
-            return Err(EINVAL);
-        }
-        let id = InstanceId::new(value.id).ok_or(ENOENT)?;
-        subsystem.lock().find_id(id)?.handle()
-    };
+    let handle = find_instance(value.id, &value.name)?(&mut subsystem.lock())?;
     let file = InstanceFile::open(subsystem, handle)?;
     request.value.id = handle.id.get();
     request.value.fd = file.descriptor();
@@ -465,6 +508,14 @@ impl AnonFile for InstanceFile {
                 run::ring(subsystem, self.handle)
             }
             READ_MEMORY => read_memory(subsystem, self.handle, argument),
+            CONNECT => {
+                let other = other_instance(argument)?;
+                connect::connect(subsystem, self.handle, other)
+            }
+            DISCONNECT => {
+                let other = other_instance(argument)?;
+                connect::disconnect(subsystem, self.handle, other)
+            }
             CALL | OPEN_PORT => message::ioctl(
                 || message::link_of(subsystem, self.handle),
                 command,

@@ -49,6 +49,7 @@ mod header;
 mod initcall;
 mod power;
 mod shared;
+pub(crate) mod siblings;
 #[path = "../../arch/x86/kernel/multikernel/guest_hooks.rs"]
 mod x86;
 
@@ -181,7 +182,8 @@ fn join_link() {
     let joined = inbox::set_up()
         .and_then(|()| call::set_up())
         .and_then(|()| shared::map_link(base, size))
-        .and_then(|region| peer::join_host(region, facts.id, facts.epoch));
+        .and_then(|region| peer::join_host(region, facts.id, facts.epoch))
+        .and_then(|()| siblings::set_up());
     match joined {
         Ok(()) => pr_info!("link to the host at {:#x}\n", base),
         Err(error) => pr_err!("no link to the host: {:?}\n", error),

@@ -2,12 +2,13 @@
 
 //! Links: how two kernels talk.
 //!
-//! A link joins two kernels, the host and a spawn. It is a region of memory in which each side has
+//! A link joins two kernels, the host and a spawn or two spawns. It is a region of memory in which each side has
 //! lanes, rings of 64-byte slots from one of its CPUs to one of the other's, and a doorbell, one
 //! interrupt vector. Documentation/multikernel/messaging.rst has the wire format and what may be
 //! relied on.
 //!
-//! From the bottom up, the first four without `unsafe` and tested on the build machine:
+//! From the bottom up; [`layout`] to [`wake`], [`offer`] and [`grant`] are without `unsafe` and
+//! tested on the build machine:
 //!
 //! - [`layout`]: where in the region things are
 //! - [`lane`]: slots there and back
@@ -19,15 +20,21 @@
 //! - [`call`]: messages that are answered
 //! - [`channel`]: ports of user space
 //! - [`peer`]: links to instances, as the host makes them, and to the host, as a spawn finds it
+//! - [`offer`]: what host and spawn say to each other about links between spawns
+//! - [`grant`]: which spawns may have one, and what is to be done for it
+//! - [`sibling`]: the port by which they say it
 
 pub(crate) mod call;
 pub(crate) mod channel;
 #[allow(dead_code)]
 pub(crate) mod data;
+pub(crate) mod grant;
 pub(crate) mod inbox;
 pub(crate) mod lane;
 pub(crate) mod layout;
+pub(crate) mod offer;
 pub(crate) mod outbox;
 pub(crate) mod peer;
 pub(crate) mod region;
+pub(crate) mod sibling;
 pub(crate) mod wake;

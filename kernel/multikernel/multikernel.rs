@@ -14,6 +14,7 @@
 //! - [`event`], [`event_log`]: what has become of them, for those who want to know
 //! - [`pulse`], [`watch`]: whether running spawns still take interrupts
 //! - [`pool`], [`create`], [`load`], [`run`]: what can be done with them
+//! - [`connect`]: which of them may talk to each other
 //! - [`shutdown`], `suspend`, [`panic`]: what the end or the sleep of the host means for them
 //! - [`message`]: messages of user space
 //! - [`device`], [`view`]: how user space does and sees it
@@ -38,6 +39,7 @@ use kernel::{
 mod abi;
 #[path = "../../arch/x86/kernel/multikernel/mod.rs"]
 mod arch;
+mod connect;
 mod cpu;
 mod cpu_ledger;
 mod create;
@@ -176,6 +178,7 @@ fn set_up() -> Result {
 
     link::inbox::set_up()?;
     link::call::set_up()?;
+    link::sibling::set_up()?;
     pool::add_boot_memory(subsystem)?;
     hotplug::watch()?;
     hotplug::watch_for_messages()?;

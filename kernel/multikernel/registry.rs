@@ -36,6 +36,7 @@ use kernel::{
 
 use crate::{
     arch::trampoline::{Slots, Trampoline},
+    connect::Grants,
     cpu_ledger::CpuLedger,
     event::Events,
     instance::{Handle, Holdings, Instance},
@@ -77,6 +78,8 @@ pub(crate) struct Registry {
     pub(crate) cpus: CpuLedger,
     /// Mailboxes in use.
     pub(crate) slots: Slots,
+    /// Which instances may talk to each other.
+    pub(crate) grants: Grants,
     /// All instances, in the order of their creation.
     pub(crate) instances: KVec<KBox<Instance>>,
     /// The next instance's serial number.
@@ -94,6 +97,7 @@ impl Registry {
             low: MemoryLedger::new(PAGE_SIZE),
             cpus: CpuLedger::new(),
             slots: Slots::new(),
+            grants: Grants::new(),
             instances: KVec::new(),
             next_serial: 1,
             ending: false,

@@ -22,6 +22,7 @@ use kernel::{
 use crate::{
     abi::{self, SharedHeader},
     arch::{apic, doorbell, platform},
+    connect,
     cpu,
     event,
     instance::{Handle, Instance, Reason, State},
@@ -44,6 +45,7 @@ unsafe impl AsBytes for SharedHeader {}
 /// - `EADDRNOTAVAIL`: `argument` is not 0 and not in the instance's memory.
 /// - `EBUSY`: it runs already, or another call works on it.
 /// - `ETIMEDOUT`: the boot CPU did not confirm; the instance is Failed.
+/// - `EINTR`: a signal while other spawns are told that the life before has ended.
 /// - `ESTALE`.
 pub(crate) fn start(
     subsystem: &Subsystem,
@@ -71,7 +73,10 @@ pub(crate) fn start(
         life = Some(begin_life(instance, core::mem::take(&mut apic_ids))?);
         Ok(())
     })?;
-    let link = match life.as_mut().ok_or(ENOEXEC).and_then(open_link) {
+    // Its CPUs become another kernel's, which the siblings of the one before must not ring.
+    let settled = connect::settle(subsystem, handle);
+    let opened = settled.and_then(|()| life.as_mut().ok_or(ENOEXEC).and_then(open_link));
+    let link = match opened {
         Ok(link) => link,
         Err(error) => {
             subsystem.put_back(handle, holdings, |_| {});
@@ -102,6 +107,7 @@ pub(crate) fn start(
             instance.change(subsystem, State::Failed, Reason::NoConfirm);
         }
     });
+    connect::changed(&subsystem.lock(), handle.serial);
     watch::begin(hang_ms);
     // A spawn that ended at once rang while the instance was not to be had.
     Subsystem::schedule_reap();
@@ -129,6 +135,10 @@ fn open_link(life: &mut Life) -> Result<Arc<Link>> {
 fn close_link(subsystem: &Subsystem, handle: Handle) {
     let mut registry = subsystem.lock();
     let link = registry.find(handle).ok().and_then(|it| it.link.take());
+    let mut instances = registry.instances.iter();
+    if let Some(instance) = instances.find(|it| it.handle() == handle) {
+        connect::gone(&registry, instance);
+    }
     drop(registry);
     if let Some(link) = link {
         peer::close(&link);
@@ -241,6 +251,7 @@ pub(crate) fn stop_if(
         }
         Err(_) => instance.change(subsystem, State::Failed, Reason::NoConfirm),
     });
+    connect::changed(&subsystem.lock(), handle.serial);
     result.map(|()| reason)
 }
 

@@ -48,6 +48,10 @@ unsafe impl Plain for uapi::multikernel_ioctl_call {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_open_port {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_connect {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_link {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_event {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_cpu {}

@@ -94,6 +94,18 @@ impl kernel::debugfs::Writer for Links {
                 counters.broken.load(Relaxed),
             )?;
         }
+        let Ok(subsystem) = Subsystem::get() else {
+            return Ok(());
+        };
+        for listed in subsystem.lock().grants.list() {
+            let ids = listed.ids;
+            let standing = listed.standing;
+            writeln!(
+                f,
+                "{}-{} epoch {} {:?}",
+                ids[0], ids[1], listed.epoch, standing
+            )?;
+        }
         Ok(())
     }
 }

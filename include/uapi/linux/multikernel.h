@@ -60,7 +60,8 @@
  *  - EFAULT: a pointer of the caller is not accessible.
  *  - ENAMETOOLONG: a name that fills its field without a terminating zero.
  *  - EEXIST: an instance of this name exists.
- *  - ENOENT: there is no instance of this name or id.
+ *  - ENOENT: there is no instance of this name or id; in a spawn kernel, none
+ *    that it has a link to at the moment.
  *  - ESTALE: the fd's instance has been destroyed.
  *  - ENODEV: a CPU number that this machine does not have.
  *  - ENETDOWN: a CPU that is offline and not lent.
@@ -82,6 +83,8 @@
  *  - EINTR: a signal arrived during a wait. What the call documents holds.
  *  - ETIMEDOUT: the deadline passed, or a CPU did not confirm. What the call
  *    documents holds.
+ *  - EISCONN: the two instances have been connected already.
+ *  - ENOLINK: the two instances have not been connected.
  *  - ENOTCONN: the other kernel does not take part in the link, or not yet.
  *  - EPIPE: the other kernel ended meanwhile.
  *  - EADDRINUSE: somebody has opened the port in this kernel.
@@ -125,6 +128,7 @@ enum {
 	MULTIKERNEL_CMD_CREATE = 0x06,
 	MULTIKERNEL_CMD_OPEN = 0x07,
 	MULTIKERNEL_CMD_EVENTS = 0x08,
+	MULTIKERNEL_CMD_LIST_LINKS = 0x09,
 };
 
 /* ioctl commands on an instance fd */
@@ -138,6 +142,8 @@ enum {
 	MULTIKERNEL_CMD_READ_MEMORY = 0x45,
 	MULTIKERNEL_CMD_CALL = 0x46,
 	MULTIKERNEL_CMD_OPEN_PORT = 0x47,
+	MULTIKERNEL_CMD_CONNECT = 0x48,
+	MULTIKERNEL_CMD_DISCONNECT = 0x49,
 };
 
 /* Owners of a CPU or of a memory range */
@@ -214,6 +220,25 @@ struct multikernel_range {
 /* In a request: the whole range must be at or above 4 GiB. */
 #define MULTIKERNEL_RANGE_ABOVE_4G	0x10
 
+/* How it stands with two connected instances. */
+#define MULTIKERNEL_LINK_DOWN		0 /* one of them does not take part */
+#define MULTIKERNEL_LINK_UP		1 /* their kernels can talk */
+#define MULTIKERNEL_LINK_CHANGING	2 /* a kernel has not answered yet */
+
+/**
+ * struct multikernel_link - Two instances that are connected
+ * @ids:	their ids, the lower one first
+ * @state:	MULTIKERNEL_LINK_*. A kernel that is not running, not up yet, or
+ *		has no support for links does not take part.
+ * @epoch:	of the link between their kernels, another one whenever it is made
+ *		anew; 0 unless it is up
+ */
+struct multikernel_link {
+	__u32	ids[2];
+	__u32	state;
+	__u32	epoch;
+};
+
 /**
  * struct multikernel_ioctl_host_info - ioctl(MULTIKERNEL_IOCTL_HOST_INFO)
  * @size:	Input; sizeof(struct multikernel_ioctl_host_info)
@@ -288,8 +313,9 @@ struct multikernel_ioctl_pool {
  * @size:	Input; sizeof(struct multikernel_ioctl_list)
  * @nr:		Input; elements that fit at @items; Output; elements there are
  * @items:	Input; user pointer to an array of &struct multikernel_range
- *		(LIST_MEMORY), &struct multikernel_cpu (LIST_CPUS) or __u32 ids
- *		(LIST_INSTANCES); may be 0 if @nr is 0
+ *		(LIST_MEMORY), &struct multikernel_cpu (LIST_CPUS), __u32 ids
+ *		(LIST_INSTANCES) or &struct multikernel_link (LIST_LINKS); may be
+ *		0 if @nr is 0
  */
 struct multikernel_ioctl_list {
 	__u32	size;
@@ -303,6 +329,8 @@ struct multikernel_ioctl_list {
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_CPUS)
 #define MULTIKERNEL_IOCTL_LIST_INSTANCES \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_INSTANCES)
+#define MULTIKERNEL_IOCTL_LIST_LINKS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_LINKS)
 
 /**
  * struct multikernel_ioctl_create - ioctl(MULTIKERNEL_IOCTL_CREATE)
@@ -350,6 +378,11 @@ struct multikernel_ioctl_create {
  * @name:	Input; an instance's name; all zero if @id is given
  * @fd:		Output; a new file descriptor (O_CLOEXEC)
  * @reserved:	Input; 0
+ *
+ * In a spawn kernel: opens another one that it is linked with. Such an fd knows
+ * %MULTIKERNEL_IOCTL_CALL and %MULTIKERNEL_IOCTL_OPEN_PORT only. It stands for
+ * the name: when the other one is started again, and linked again, the fd is for
+ * its new life, and between the two calls fail with ENOTCONN.
  */
 struct multikernel_ioctl_open {
 	__u32	size;
@@ -428,7 +461,8 @@ struct multikernel_ioctl_get_info {
  * RSI is @argument, RAX the entry; all other general registers are zero. The
  * spawn starts its further CPUs by INIT and SIPI. An image can be started once:
  * a spawn changes what was loaded. ENOEXEC without an image, EBUSY if it runs
- * already.
+ * already. EINTR while kernels that it was connected with are told that its life
+ * before has ended: nothing has been done.
  *
  * The host rings every CPU that a spawn with guest support has online, five
  * times in @hang_ms. When one of them has not answered four times in a row, the
@@ -489,7 +523,8 @@ struct multikernel_ioctl_stop {
  * @flags:	Input; 0
  *
  * Destroy gives the instance's memory back to the pool and its CPUs back to
- * the host, which brings them online. EBUSY while it runs, or is Failed.
+ * the host, which brings them online. EBUSY while it runs, or is Failed. EINTR
+ * while kernels that it was connected with are told: nothing has been done.
  *
  * Ring sends the doorbell interrupt to the spawn, so that it looks at its
  * shared area (console input, requests). EALREADY if it does not run,
@@ -560,7 +595,8 @@ struct multikernel_ioctl_read_memory {
  *
  * Calls a port of the kernel at the other end of the link and waits for its
  * answer: on an instance fd the spawn kernel's, on /dev/multikernel of a spawn
- * kernel the host's. The answer may be an errno of its own.
+ * kernel the host's, on an fd that was opened there the other spawn kernel's.
+ * The answer may be an errno of its own.
  *
  * ENOTCONN: the spawn kernel has no support for links, or is not up yet.
  * EPIPE: it ended meanwhile. EPROTO: it broke the rules. EALREADY: none runs.
@@ -621,6 +657,39 @@ struct multikernel_ioctl_open_port {
 
 #define MULTIKERNEL_IOCTL_OPEN_PORT \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_OPEN_PORT)
+
+/**
+ * struct multikernel_ioctl_connect - ioctl(MULTIKERNEL_IOCTL_CONNECT, _DISCONNECT)
+ * @size:	Input; sizeof(struct multikernel_ioctl_connect)
+ * @flags:	Input; 0
+ * @id:		Input; the other instance's id, or 0 to find it by @name
+ * @reserved:	Input; 0
+ * @name:	Input; the other instance's name; all zero if @id is given
+ *
+ * Connect lets the spawn kernels of two instances talk to each other, whenever
+ * both run and have support for it, through any number of starts and ends of
+ * either, until they are disconnected or one of the instances is destroyed. It
+ * does not wait for anything: %MULTIKERNEL_IOCTL_LIST_LINKS says whether there
+ * is a link. EISCONN if they are connected already, EINVAL if the other instance
+ * is the same one.
+ *
+ * Disconnect ends that, and returns when neither of the two kernels rings the
+ * other any more. What they still wait for fails with EPIPE. ENOLINK if they are
+ * not connected. ETIMEDOUT, EINTR: they are disconnected, but a kernel has not
+ * said yet that it knows.
+ */
+struct multikernel_ioctl_connect {
+	__u32	size;
+	__u32	flags;
+	__u32	id;
+	__u32	reserved;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+};
+
+#define MULTIKERNEL_IOCTL_CONNECT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_CONNECT)
+#define MULTIKERNEL_IOCTL_DISCONNECT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_DISCONNECT)
 
 /**
  * struct multikernel_ioctl_events - ioctl(MULTIKERNEL_IOCTL_EVENTS)

@@ -22,7 +22,8 @@ use kernel::{
             Relaxed,
             Release, //
         },
-        barrier, //
+        barrier,
+        Arc, //
     }, //
 };
 
@@ -46,7 +47,13 @@ use crate::{
         REGISTERS_VALID,
         SHARED_SIZE, //
     },
-    link::region::Region,
+    link::{
+        region::{
+            Lease,
+            Region, //
+        },
+        sibling, //
+    },
     ring::RingMemory, //
 };
 
@@ -164,38 +171,114 @@ pub(super) fn map_for_good() -> Result {
 ///
 /// # Errors
 ///
-/// `EINVAL` if it cannot be where it is said to be, `ENOMEM`, `EPROTO` if its header is refused;
-/// each with a message.
+/// Those of [`Mapped::new`] and [`region`].
 #[link_section = ".init.text"]
 pub(super) fn map_link(base: u64, size: u64) -> Result<Region> {
-    let end = base.checked_add(size).ok_or(EINVAL)?;
-    if base % bindings::PAGE_SIZE as u64 != 0 || end > 1 << 52 || size > LINK_BYTES_MAX {
-        pr_err!("no link: {:#x} and {:#x} bytes cannot be\n", base, size);
-        return Err(EINVAL);
-    }
-    // SAFETY: The memory map has been read.
-    if unsafe { bindings::e820__mapped_any(base, end, bindings::e820_type_E820_TYPE_RAM) } {
-        pr_err!("no link: {:#x} is RAM of this kernel\n", base);
-        return Err(EINVAL);
-    }
-    // SAFETY: The range is not RAM, and `ioremap()` works.
-    let mapped = unsafe {
-        bindings::memremap(base, size as usize, bindings::MEMREMAP_WB as usize) //
-    };
-    if mapped.is_null() {
-        return Err(ENOMEM);
-    }
-    // SAFETY: `memremap()` mapped `size` bytes from a page-aligned address; it is never unmapped
-    // if this succeeds.
-    match unsafe { Region::of_other(mapped.cast(), size) } {
-        Ok(region) => Ok(region),
-        Err(why) => {
-            pr_err!("no link: {:?}\n", why);
-            // SAFETY: This is what `memremap()` mapped, and nobody uses it.
-            unsafe { bindings::memunmap(mapped) };
-            Err(EPROTO)
+    let mapped = Mapped::new(base, size)?;
+    let region = region(&mapped, None)?;
+    // It is never unmapped.
+    core::mem::forget(mapped);
+    Ok(region)
+}
+
+/// Memory of a link that is mapped.
+///
+/// # Invariants
+///
+/// `base` is page-aligned, and the start of `size` bytes that `memremap()` has mapped.
+pub(super) struct Mapped {
+    base: *mut c_void,
+    size: u64,
+    /// Whether the region in it is not used any more.
+    over: Atomic<bool>,
+}
+
+// SAFETY: The address of a mapping that is valid on all CPUs.
+unsafe impl Send for Mapped {}
+// SAFETY: As above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Maps the memory of a link. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it cannot be where it is said to be, with a message; `ENOMEM`.
+    pub(super) fn new(base: u64, size: u64) -> Result<Self> {
+        let end = base.checked_add(size).ok_or(EINVAL)?;
+        if base % bindings::PAGE_SIZE as u64 != 0 || end > 1 << 52 || size > LINK_BYTES_MAX {
+            pr_err!("no link: {:#x} and {:#x} bytes cannot be\n", base, size);
+            return Err(EINVAL);
         }
+        // SAFETY: The memory map has been read.
+        if unsafe { bindings::e820__mapped_any(base, end, bindings::e820_type_E820_TYPE_RAM) } {
+            pr_err!("no link: {:#x} is RAM of this kernel\n", base);
+            return Err(EINVAL);
+        }
+        // SAFETY: The range is not RAM, and `ioremap()` works.
+        let mapped = unsafe {
+            bindings::memremap(base, size as usize, bindings::MEMREMAP_WB as usize)
+            //
+        };
+        if mapped.is_null() {
+            return Err(ENOMEM);
+        }
+        // INVARIANT: As just mapped, from a page-aligned address.
+        Ok(Self {
+            base: mapped,
+            size,
+            over: Atomic::new(false),
+        })
     }
+
+    /// The link in it. There is one, and [`Self::is_over`] says when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`region`]; `ENOMEM`.
+    pub(super) fn lease(this: &Arc<Self>) -> Result<Region> {
+        let leased = Arc::new(Leased(this.clone()), GFP_KERNEL)?;
+        region(this, Some(leased))
+    }
+
+    /// Whether nobody uses the link in it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Acquire)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants. Who has a region in it has it kept: by a [`Leased`], or, of
+        // the link to the host, by never dropping it.
+        unsafe { bindings::memunmap(self.base) };
+    }
+}
+
+/// Keeps a mapping for a region. It may end in any context; unmapping is left to who looks then.
+struct Leased(Arc<Mapped>);
+
+impl Lease for Leased {}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        self.0.over.store(true, Release);
+        sibling::look();
+    }
+}
+
+/// The link in memory that is mapped for as long as the lease lives, or for ever.
+///
+/// # Errors
+///
+/// `EPROTO` if its header is refused, with a message.
+fn region(mapped: &Mapped, lease: Option<Arc<dyn Lease>>) -> Result<Region> {
+    // SAFETY: By the invariants of `Mapped`, which a lease keeps; without one the caller does not
+    // drop it once this has succeeded.
+    unsafe { Region::of_other(mapped.base.cast(), mapped.size, lease) }.map_err(|why| {
+        pr_err!("no link: {:?}\n", why);
+        EPROTO
+    })
 }
 
 /// Returns the shared area, if it is mapped.

@@ -151,6 +151,11 @@ fn parse(payload: &[u8]) -> Option<(CallHeader, &[u8])> {
     ))
 }
 
+/// What a call was made with.
+pub(crate) fn request<'a>(message: &Incoming<'a>) -> Option<&'a [u8]> {
+    parse(message.payload).map(|(_, request)| request)
+}
+
 /// Calls a port of the other side, on a CPU of it or any, and waits for the answer, whose bytes are
 /// put at the beginning of `answer`; returns how many there are.
 ///

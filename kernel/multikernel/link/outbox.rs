@@ -116,6 +116,8 @@ pub(crate) struct Link {
     lanes: Pin<KBox<SpinLockIrq<Lanes>>>,
     targets: KVec<Target>,
     down: Atomic<bool>,
+    /// Whether the other side, a spawn, takes part in links to other spawns.
+    pub(crate) takes_links: Atomic<bool>,
     /// Answers that found no credit.
     deferred: Pin<KBox<SpinLockIrq<KVec<Deferred>>>>,
     /// Whether there are any, for those who need not look then. Written with that lock.
@@ -173,6 +175,7 @@ impl Link {
             )?,
             targets,
             down: Atomic::new(false),
+            takes_links: Atomic::new(false),
             has_ports: Atomic::new(false),
             has_deferred: Atomic::new(false),
             deferred: KBox::pin_init(

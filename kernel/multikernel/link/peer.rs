@@ -18,10 +18,7 @@ use super::{
     channel,
     inbox,
     layout::Layout,
-    outbox::{
-        Link,
-        Ring, //
-    },
+    outbox::Link,
     region::Region, //
 };
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
@@ -49,53 +46,63 @@ const LANES: u32 = 24;
 /// Bytes of data that a side has at least; what is left of the pages is shared out.
 const DATA_BYTES: u64 = 16 << 10;
 
-fn sides(id: u32, cpus: usize, data_bytes: u64) -> [LinkSide; 2] {
-    let side = |id: u32, cpus: u32| LinkSide {
+/// Id and number of CPUs of a side.
+pub(crate) type Side = (u32, usize);
+
+fn layout(sides: [Side; 2], data_bytes: u64, epoch: u32) -> Result<Layout> {
+    let side = |(id, cpus): Side| LinkSide {
         id,
-        cpus: cpus.clamp(1, abi::LINK_CPUS_MAX),
+        cpus: u32::try_from(cpus)
+            .unwrap_or(u32::MAX)
+            .clamp(1, abi::LINK_CPUS_MAX),
         lanes: LANES,
         // CAST: Bounded by the size of the pages.
         data_bytes: data_bytes as u32,
     };
-    [
-        side(0, kernel::cpu::nr_cpu_ids()),
-        side(id, u32::try_from(cpus).unwrap_or(u32::MAX)),
-    ]
+    Layout::new(sides.map(side), LANE_SLOTS, epoch).map_err(|_| EINVAL)
 }
 
-fn layout(id: u32, cpus: usize, data_bytes: u64, epoch: u32) -> Result<Layout> {
-    Layout::new(sides(id, cpus, data_bytes), LANE_SLOTS, epoch).map_err(|_| EINVAL)
+/// Makes the memory of a link: new memory each time, so that who still has something open of an
+/// earlier one sees and changes that alone. Says also where it is, and how many bytes.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn make(sides: [Side; 2], epoch: u32) -> Result<(Arc<Region>, u64, u64)> {
+    let least = layout(sides, DATA_BYTES, epoch)?;
+    let pages = SharedPages::new(least.size().next_power_of_two())?;
+    let spare = pages.size().saturating_sub(least.size()) / 2;
+    let data_bytes = DATA_BYTES + spare / PAGE_SIZE * PAGE_SIZE;
+    let layout = layout(sides, data_bytes, epoch)?;
+    let (base, size) = (pages.phys(), layout.size());
+    let region = Arc::new(Region::in_pages(pages, layout)?, GFP_KERNEL)?;
+    region.write_header();
+    Ok((region, base, size))
 }
 
 /// Makes the host's side of the link to an instance that is about to be started, for this epoch, to
 /// CPUs with these APIC ids. Messages are taken from now on. Returns also where its memory is, and
 /// how many bytes.
 ///
-/// It is new memory each time: who still has something open of an earlier life sees and changes
-/// that alone.
-///
 /// # Errors
 ///
 /// `ENOMEM`.
 pub(crate) fn open(id: u32, epoch: u32, apic_ids: KVec<u32>) -> Result<(Arc<Link>, u64, u64)> {
-    let least = layout(id, apic_ids.len(), DATA_BYTES, epoch)?;
-    let pages = SharedPages::new(least.size().next_power_of_two())?;
-    let spare = pages.size().saturating_sub(least.size()) / 2;
-    let data_bytes = DATA_BYTES + spare / PAGE_SIZE * PAGE_SIZE;
-    let layout = layout(id, apic_ids.len(), data_bytes, epoch)?;
-    let (base, size) = (pages.phys(), layout.size());
-    let region = Arc::new(Region::in_pages(pages, layout)?, GFP_KERNEL)?;
-    region.write_header();
-    let link = join(region, LINK_SIDE_HOST, Some(apic_ids), ring)?;
+    let cpus = kernel::cpu::nr_cpu_ids() as usize;
+    let (region, base, size) = make([(0, cpus), (id, apic_ids.len())], epoch)?;
+    let link = join(region, LINK_SIDE_HOST, Some(apic_ids))?;
     Ok((link, base, size))
 }
 
-/// Takes part in a link on one side.
-fn join(
+/// Takes part in a link on one side, to ring CPUs of the other that have these APIC ids, or any.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn join(
     region: Arc<Region>,
     side: usize,
     allowed: Option<KVec<u32>>,
-    ring: Ring,
 ) -> Result<Arc<Link>> {
     let link = Arc::new(Link::new(region, side, allowed, ring)?, GFP_KERNEL)?;
     inbox::attach(&link)?;
@@ -110,7 +117,7 @@ fn ring(apic_id: u32, vector: u8) {
     }
 }
 
-/// Ends a link whose other side does not run any more.
+/// Ends a link whose other side does not run any more, or is not to be talked to.
 pub(crate) fn close(link: &Arc<Link>) {
     link.take_down();
     link.region.announce(link.side, abi::LINK_GONE, 0);
@@ -142,7 +149,7 @@ pub(crate) fn join_host(region: Region, id: u32, epoch: u32) -> Result {
     }
     let region = Arc::new(region, GFP_KERNEL)?;
     // The host learns nothing new of its own CPUs by being rung where it says.
-    HOST.populate(join(region, LINK_SIDE_SPAWN, None, ring)?);
+    HOST.populate(join(region, LINK_SIDE_SPAWN, None)?);
     Ok(())
 }
 

@@ -62,7 +62,12 @@ pub(crate) struct Region {
     layout: Layout,
     /// What keeps the memory, if it is this kernel's own.
     pages: Option<SharedPages>,
+    /// What keeps it mapped, if it is another kernel's, and not mapped for ever.
+    _lease: Option<Arc<dyn Lease>>,
 }
+
+/// What keeps the memory of another kernel mapped for as long as it lives.
+pub(crate) trait Lease: Send + Sync {}
 
 // SAFETY: Plain memory, accessed by atomic words only.
 unsafe impl Send for Region {}
@@ -87,6 +92,7 @@ impl Region {
             base: pages.address(),
             layout,
             pages: Some(pages),
+            _lease: None,
         })
     }
 
@@ -98,9 +104,14 @@ impl Region {
     ///
     /// # Safety
     ///
-    /// `base` is page-aligned, and `size` bytes from there can be read and written for ever.
+    /// `base` is page-aligned, and `size` bytes from there can be read and written for as long as
+    /// the lease lives, or for ever if there is none.
     #[cfg(CONFIG_MULTIKERNEL_GUEST)]
-    pub(crate) unsafe fn of_other(base: *mut u8, size: u64) -> Result<Self, Unusable> {
+    pub(crate) unsafe fn of_other(
+        base: *mut u8,
+        size: u64,
+        lease: Option<Arc<dyn Lease>>,
+    ) -> Result<Self, Unusable> {
         if size < size_of::<LinkHeader>() as u64 {
             return Err(Unusable::Size(size));
         }
@@ -112,12 +123,18 @@ impl Region {
             base,
             layout: Layout::of_header(&header, size)?,
             pages: None,
+            _lease: lease,
         })
     }
 
     /// Bytes of this kernel's memory that it takes.
     pub(crate) fn bytes(&self) -> u64 {
         self.pages.as_ref().map_or(0, SharedPages::size)
+    }
+
+    /// Physical address of it, if it is this kernel's memory.
+    pub(crate) fn phys(&self) -> Option<u64> {
+        self.pages.as_ref().map(SharedPages::phys)
     }
 
     /// Where things are.
