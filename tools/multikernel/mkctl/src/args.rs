@@ -97,6 +97,23 @@ pub enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Let the kernels of two instances talk to each other, whenever both run
+    ///
+    /// It stays so, however often they end and are started again, until 'mkctl unlink' or one of
+    /// them is removed. In a spawn, 'mkctl ping NAME' asks the other one.
+    Link {
+        #[arg(value_parser = spec::parse_name)]
+        one: String,
+        #[arg(value_parser = spec::parse_name)]
+        other: String,
+    },
+    /// Let the kernels of two instances talk to each other no longer
+    Unlink {
+        #[arg(value_parser = spec::parse_name)]
+        one: String,
+        #[arg(value_parser = spec::parse_name)]
+        other: String,
+    },
     /// List all instances
     Ps {
         #[command(flatten)]
@@ -139,7 +156,8 @@ pub enum Verb {
         #[arg(long, value_name = "MS", default_value_t = 500)]
         linger: u64,
     },
-    /// Send messages to an instance's kernel, or in a spawn to its host's, and time the answers
+    /// Send messages to an instance's kernel, or in a spawn to its host's or a linked instance's,
+    /// and time the answers
     ///
     /// The kernel itself answers, in an interrupt. Status 0 if every message was answered.
     Ping(PingArgs),

@@ -4,7 +4,9 @@
 
 use std::process::ExitCode;
 
-use multikernel::device::{CpuInfo, Host, Instance, InstanceInfo, MemoryInfo, Owner};
+use multikernel::device::{
+    CpuInfo, Host, Instance, InstanceInfo, LinkInfo, LinkState, MemoryInfo, Owner,
+};
 use multikernel::doctor::{Check, Doctor, Level};
 use multikernel::shared::{Beat, Header};
 use multikernel::spec::{format_size, CpuList};
@@ -182,6 +184,32 @@ impl Guest {
     }
 }
 
+/// A link of an instance to another one.
+#[derive(Serialize)]
+struct Linked {
+    /// The other one's name.
+    to: String,
+    state: LinkState,
+    epoch: u32,
+}
+
+impl Linked {
+    /// Those of an instance.
+    fn of(id: u32, links: &[LinkInfo], names: &[InstanceInfo]) -> Vec<Self> {
+        let of_peer = |link: &LinkInfo| {
+            let peer = link.peer_of(id)?;
+            let info = names.iter().find(|info| info.id == peer);
+            Some(Self {
+                // It may have been made since.
+                to: info.map_or_else(|| format!("#{peer}"), |info| info.name.clone()),
+                state: link.state,
+                epoch: link.epoch,
+            })
+        };
+        links.iter().filter_map(of_peer).collect()
+    }
+}
+
 /// An instance with what is remembered of it, and what it says.
 #[derive(Serialize)]
 struct Entry {
@@ -189,13 +217,19 @@ struct Entry {
     info: InstanceInfo,
     image: Option<Record>,
     guest: Option<Guest>,
+    links: Vec<Linked>,
 }
 
 impl Entry {
-    fn new(instance: &Instance, info: InstanceInfo) -> Self {
+    fn new(instance: &Instance, info: InstanceInfo, links: Vec<Linked>) -> Self {
         let image = Store::default().get(&info.name, info.id);
         let guest = Guest::new(instance, &info);
-        Self { info, image, guest }
+        Self {
+            info,
+            image,
+            guest,
+            links,
+        }
     }
 
     /// What its panic said.
@@ -213,9 +247,15 @@ impl Entry {
 
 pub fn ps(json: bool) -> Result<()> {
     let host = Host::open()?;
-    let entries: Vec<Entry> = all_open(&host)?
+    let links = host.links()?;
+    let open = all_open(&host)?;
+    let infos: Vec<InstanceInfo> = open.iter().map(|(_, info)| info.clone()).collect();
+    let entries: Vec<Entry> = open
         .into_iter()
-        .map(|(instance, info)| Entry::new(&instance, info))
+        .map(|(instance, info)| {
+            let links = Linked::of(info.id, &links, &infos);
+            Entry::new(&instance, info, links)
+        })
         .collect();
     if json {
         return print_json(&entries);
@@ -248,7 +288,9 @@ pub fn ps(json: bool) -> Result<()> {
 pub fn inspect(name: &str, json: bool) -> Result<()> {
     let host = Host::open()?;
     let instance = host.instance(name)?;
-    let entry = Entry::new(&instance, instance.info()?);
+    let info = instance.info()?;
+    let links = Linked::of(info.id, &host.links()?, &all(&host)?);
+    let entry = Entry::new(&instance, info, links);
     if json {
         return print_json(&entry);
     }
@@ -304,6 +346,15 @@ pub fn inspect(name: &str, json: bool) -> Result<()> {
         line(
             "image",
             format!("{} bytes, entry {:#x}", info.image_bytes, info.entry),
+        );
+    }
+    for link in &entry.links {
+        line(
+            "link",
+            match link.epoch {
+                0 => format!("to {}, {}", link.to, link.state),
+                epoch => format!("to {}, {}, epoch {epoch}", link.to, link.state),
+            },
         );
     }
     if let Some(guest) = &entry.guest {

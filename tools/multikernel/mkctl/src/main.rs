@@ -17,6 +17,7 @@ mod console;
 mod dump;
 mod events;
 mod instance;
+mod link;
 mod list;
 mod ping;
 mod pool;
@@ -72,6 +73,8 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         } => instance::stop(&name, timeout, !no_force),
         Verb::Kill { name } => instance::kill(&name),
         Verb::Rm { name, force } => instance::rm(&name, force),
+        Verb::Link { one, other } => link::link(&one, &other),
+        Verb::Unlink { one, other } => link::unlink(&one, &other),
         Verb::Ps { json } => list::ps(json.json),
         Verb::Inspect { name, json } => list::inspect(&name, json.json),
         Verb::Events(args) => return events::events(&args),

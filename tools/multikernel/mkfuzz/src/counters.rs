@@ -30,6 +30,9 @@ pub enum Call {
     Ring,
     ReadMemory,
     AskPort,
+    ListLinks,
+    Connect,
+    Disconnect,
     KexecLoad,
     KexecUnload,
     RawIoctl,
@@ -44,7 +47,7 @@ pub enum Call {
 }
 
 /// All of them, in the order in which they are printed.
-pub const CALLS: [Call; 28] = [
+pub const CALLS: [Call; 31] = [
     Call::HostInfo,
     Call::PoolGrow,
     Call::PoolShrink,
@@ -62,6 +65,9 @@ pub const CALLS: [Call; 28] = [
     Call::Ring,
     Call::ReadMemory,
     Call::AskPort,
+    Call::ListLinks,
+    Call::Connect,
+    Call::Disconnect,
     Call::KexecLoad,
     Call::KexecUnload,
     Call::RawIoctl,

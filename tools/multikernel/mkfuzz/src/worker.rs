@@ -66,7 +66,7 @@ pub struct Worker {
 type Action = fn(&mut Worker);
 
 /// What is done, and how often.
-const ACTIONS: [(usize, Action); 23] = [
+const ACTIONS: [(usize, Action); 24] = [
     (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
@@ -83,6 +83,7 @@ const ACTIONS: [(usize, Action); 23] = [
     (4, Worker::ring),
     (4, Worker::read_memory),
     (4, Worker::call_port),
+    (4, Worker::connect),
     (3, Worker::open_events),
     (4, Worker::read_events),
     (6, Worker::share),

@@ -88,6 +88,7 @@ mod tests {
             (MULTIKERNEL_IOCTL_CREATE, 0xb906),
             (MULTIKERNEL_IOCTL_OPEN, 0xb907),
             (MULTIKERNEL_IOCTL_EVENTS, 0xb908),
+            (MULTIKERNEL_IOCTL_LIST_LINKS, 0xb909),
             (MULTIKERNEL_IOCTL_GET_INFO, 0xb940),
             (MULTIKERNEL_IOCTL_START, 0xb941),
             (MULTIKERNEL_IOCTL_STOP, 0xb942),
@@ -96,6 +97,8 @@ mod tests {
             (MULTIKERNEL_IOCTL_READ_MEMORY, 0xb945),
             (MULTIKERNEL_IOCTL_CALL, 0xb946),
             (MULTIKERNEL_IOCTL_OPEN_PORT, 0xb947),
+            (MULTIKERNEL_IOCTL_CONNECT, 0xb948),
+            (MULTIKERNEL_IOCTL_DISCONNECT, 0xb949),
         ];
         for (number, expected) in numbers {
             assert_eq!(number, expected);
@@ -121,6 +124,8 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_read_memory>(), 32);
         assert_eq!(size_of::<multikernel_ioctl_call>(), 48);
         assert_eq!(size_of::<multikernel_ioctl_open_port>(), 16);
+        assert_eq!(size_of::<multikernel_link>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_connect>(), 80);
         assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
         assert_eq!(size_of::<multikernel_event>(), 104);
         assert_eq!(size_of::<kexec_segment>(), 32);

@@ -55,7 +55,7 @@ impl Worker {
     }
 
     pub(super) fn lists(&mut self) {
-        let (call, command, bytes) = match self.random.below(3) {
+        let (call, command, bytes) = match self.random.below(4) {
             0 => (
                 Call::ListMemory,
                 sys::MULTIKERNEL_IOCTL_LIST_MEMORY,
@@ -65,6 +65,11 @@ impl Worker {
                 Call::ListCpus,
                 sys::MULTIKERNEL_IOCTL_LIST_CPUS,
                 size_of::<sys::multikernel_cpu>(),
+            ),
+            2 => (
+                Call::ListLinks,
+                sys::MULTIKERNEL_IOCTL_LIST_LINKS,
+                size_of::<sys::multikernel_link>(),
             ),
             _ => (
                 Call::ListInstances,
@@ -198,6 +203,26 @@ impl Worker {
             ..Default::default()
         };
         self.request(Call::AskPort, fd, sys::MULTIKERNEL_IOCTL_CALL, call);
+    }
+
+    /// Two instances may talk to each other, or not any more.
+    pub(super) fn connect(&mut self) {
+        let fd = self.some_fd();
+        let mut value = sys::multikernel_ioctl_connect {
+            size: size_of::<sys::multikernel_ioctl_connect>() as u32,
+            ..Default::default()
+        };
+        if self.random.once_in(2) {
+            value.name = self.name();
+        } else {
+            value.id = self.random.below(6) as u32;
+        }
+        let (call, command) = if self.random.once_in(3) {
+            (Call::Disconnect, sys::MULTIKERNEL_IOCTL_DISCONNECT)
+        } else {
+            (Call::Connect, sys::MULTIKERNEL_IOCTL_CONNECT)
+        };
+        self.request(call, fd, command, value);
     }
 
     pub(super) fn open_events(&mut self) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use multikernel_sys as sys;
 use serde::Serialize;
 
-use super::{syscall, CpuInfo, Events, Instance, MemoryInfo, Owner};
+use super::{syscall, CpuInfo, Events, Instance, LinkInfo, MemoryInfo, Owner};
 use crate::explain::{explain, CPUS};
 use crate::spec::{format_size, CpuList, MemoryRequest, Side};
 use crate::{Error, Result};
@@ -197,6 +197,12 @@ impl Host {
     /// The ids of all instances.
     pub fn instances(&self) -> Result<Vec<u32>> {
         self.list::<u32>("instances")
+    }
+
+    /// The pairs of instances that are connected.
+    pub fn links(&self) -> Result<Vec<LinkInfo>> {
+        let links = self.list::<sys::multikernel_link>("links")?;
+        Ok(links.iter().map(LinkInfo::from_abi).collect())
     }
 
     /// Creates an instance.

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::call::{Call, Callee, Peer};
 use super::event::{self, EventRead};
+use super::link::explain_connect;
 use super::{syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State};
 use crate::boot::Prepared;
 use crate::explain::explain;
@@ -257,6 +258,25 @@ impl Instance {
         })
     }
 
+    /// Lets its kernel and that of another instance talk to each other, whenever both run.
+    pub fn connect(&self, other: &str) -> Result<()> {
+        syscall::ioctl(self.fd.as_fd(), &mut syscall::Connect(connect(other))).map_err(|error| {
+            let asked = format!("cannot link instances \"{}\" and \"{other}\"", self.name);
+            explain_connect(asked, &error)
+        })
+    }
+
+    /// Takes that back.
+    ///
+    /// An error with `ETIMEDOUT` or `EINTR` means that it is taken back, but one of the kernels has
+    /// not answered yet.
+    pub fn disconnect(&self, other: &str) -> Result<()> {
+        syscall::ioctl(self.fd.as_fd(), &mut syscall::Disconnect(connect(other))).map_err(|error| {
+            let asked = format!("cannot unlink instances \"{}\" and \"{other}\"", self.name);
+            explain_connect(asked, &error)
+        })
+    }
+
     /// Rings the spawn's doorbell.
     pub fn ring(&self) -> Result<()> {
         let mut request = syscall::Ring(simple());
@@ -332,6 +352,14 @@ impl Peer for Instance {
 impl AsFd for Instance {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+fn connect(other: &str) -> sys::multikernel_ioctl_connect {
+    sys::multikernel_ioctl_connect {
+        size: super::size_field::<sys::multikernel_ioctl_connect>(),
+        name: super::name_field(other),
+        ..Default::default()
     }
 }
 

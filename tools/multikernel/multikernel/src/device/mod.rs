@@ -9,6 +9,7 @@ mod call;
 mod event;
 mod host;
 mod instance;
+mod link;
 mod syscall;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use call::{Call, HostPeer, Peer};
 pub use event::{Event, EventRead, Events};
 pub use host::{CreateRequest, Host, HostInfo, DEVICE};
 pub use instance::{Instance, InstanceInfo};
+pub use link::{LinkInfo, LinkState};
 pub use syscall::SharedMap;
 
 /// Who owns a CPU or a piece of memory.

@@ -49,6 +49,8 @@ plain_requests! {
     Destroy(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_DESTROY;
     Ring(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_RING;
     Events(sys::multikernel_ioctl_events) = sys::MULTIKERNEL_IOCTL_EVENTS;
+    Connect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_CONNECT;
+    Disconnect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_DISCONNECT;
 }
 
 /// Calls an ioctl whose structure has no pointers.
@@ -104,6 +106,11 @@ unsafe impl ListElement for sys::multikernel_range {
 // SAFETY: By the header; integers only.
 unsafe impl ListElement for sys::multikernel_cpu {
     const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_CPUS;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_link {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_LINKS;
 }
 
 // SAFETY: By the header; an integer.
