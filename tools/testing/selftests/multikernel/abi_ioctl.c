@@ -19,7 +19,7 @@
 
 enum which {
 	HOST_INFO, POOL_GROW, POOL_SHRINK, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
-	EVENTS, GET_INFO, START, STOP, DESTROY, RING, READ_MEMORY,
+	EVENTS, LIST_LINKS, GET_INFO, START, STOP, DESTROY, RING, READ_MEMORY, CONNECT, DISCONNECT,
 };
 
 #define COMMAND(name, struct_name, on_instance) \
@@ -40,12 +40,15 @@ static const struct command {
 	COMMAND(CREATE, multikernel_ioctl_create, false),
 	COMMAND(OPEN, multikernel_ioctl_open, false),
 	COMMAND(EVENTS, multikernel_ioctl_events, false),
+	COMMAND(LIST_LINKS, multikernel_ioctl_list, false),
 	COMMAND(GET_INFO, multikernel_ioctl_get_info, true),
 	COMMAND(START, multikernel_ioctl_start, true),
 	COMMAND(STOP, multikernel_ioctl_stop, true),
 	COMMAND(DESTROY, multikernel_ioctl_simple, true),
 	COMMAND(RING, multikernel_ioctl_simple, true),
 	COMMAND(READ_MEMORY, multikernel_ioctl_read_memory, true),
+	COMMAND(CONNECT, multikernel_ioctl_connect, true),
+	COMMAND(DISCONNECT, multikernel_ioctl_connect, true),
 };
 
 /* Room for any structure and more than a page behind it. */
@@ -63,6 +66,7 @@ union request {
 	struct multikernel_ioctl_simple simple;
 	struct multikernel_ioctl_events events;
 	struct multikernel_ioctl_read_memory read_memory;
+	struct multikernel_ioctl_connect connect;
 };
 
 FIXTURE(form)
@@ -117,6 +121,7 @@ static bool harmless(FIXTURE_DATA(form) *self, const struct command *command)
 	case MULTIKERNEL_IOCTL_LIST_MEMORY:
 	case MULTIKERNEL_IOCTL_LIST_CPUS:
 	case MULTIKERNEL_IOCTL_LIST_INSTANCES:
+	case MULTIKERNEL_IOCTL_LIST_LINKS:
 	case MULTIKERNEL_IOCTL_GET_INFO:
 		return true;
 	default:
@@ -157,6 +162,11 @@ static void effective(FIXTURE_DATA(form) *self, const struct command *command)
 	case MULTIKERNEL_IOCTL_READ_MEMORY:
 		request->read_memory.base = self->instance.base;
 		request->read_memory.bytes = 1;
+		break;
+	case MULTIKERNEL_IOCTL_CONNECT:
+	case MULTIKERNEL_IOCTL_DISCONNECT:
+		/* Of a right form; there is no such instance. */
+		request->connect.id = self->instance.id + 1;
 		break;
 	}
 }
@@ -227,8 +237,8 @@ TEST_F(form, larger_with_something_is_refused)
 TEST_F(form, unknown_number)
 {
 	static const unsigned long unknown[] = {
-		_IO(MULTIKERNEL_IOCTL_TYPE, 0x09), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
-		_IO(MULTIKERNEL_IOCTL_TYPE, 0x48), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x3e), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x7f), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
 		_IOWR(MULTIKERNEL_IOCTL_TYPE, 0, __u64), _IO(0xBA, 0), 0, ~0U,
 	};
 	size_t i;
@@ -284,6 +294,12 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(READ_MEMORY, read_memory.flags, 1);
 	EXPECT_REFUSED(READ_MEMORY, read_memory.bytes, 0);
 	EXPECT_REFUSED(READ_MEMORY, read_memory.bytes, MULTIKERNEL_READ_MAX + 1);
+	EXPECT_REFUSED(CONNECT, connect.flags, 1);
+	EXPECT_REFUSED(CONNECT, connect.reserved, 1);
+	EXPECT_REFUSED(CONNECT, connect.name[0], 'f');
+	EXPECT_REFUSED(DISCONNECT, connect.flags, 1);
+	EXPECT_REFUSED(DISCONNECT, connect.reserved, 1);
+	EXPECT_REFUSED(DISCONNECT, connect.name[0], 'f');
 	EXPECT_EQ(-EINVAL, stop_in_order(self->instance.fd, 3600001));
 }
 
@@ -322,7 +338,7 @@ TEST_F(form, structure_that_cannot_be_written)
 {
 	static const enum which with_output[] = {
 		HOST_INFO, POOL_GROW, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
-		EVENTS, GET_INFO,
+		EVENTS, LIST_LINKS, GET_INFO,
 	};
 	size_t i;
 
@@ -388,6 +404,82 @@ TEST_F(form, arrays_of_any_length)
 	ASSERT_EQ(0, mk_ioctl(self->instance.fd, MULTIKERNEL_IOCTL_GET_INFO, &info.get));
 	EXPECT_EQ(1, info.get.nr_cpus);
 	EXPECT_EQ(2, info.get.nr_ranges);
+}
+
+static int connect_by(int fd, unsigned long command, __u32 id, const char *name)
+{
+	struct multikernel_ioctl_connect request = { .size = sizeof(request), .id = id };
+
+	if (name)
+		memcpy(request.name, name, strlen(name));
+	return mk_ioctl(fd, command, &request);
+}
+
+/* How many links there are; those that fit are in @links. */
+static int links(int device, struct multikernel_link *links, __u32 nr)
+{
+	struct multikernel_ioctl_list list = {
+		.size = sizeof(list),
+		.nr = nr,
+		.items = (uintptr_t)links,
+	};
+	int err = mk_ioctl(device, MULTIKERNEL_IOCTL_LIST_LINKS, &list);
+
+	return err ? err : (int)list.nr;
+}
+
+TEST_F(form, two_are_connected_once)
+{
+	const unsigned long connect = MULTIKERNEL_IOCTL_CONNECT;
+	const unsigned long disconnect = MULTIKERNEL_IOCTL_DISCONNECT;
+	int fd = self->instance.fd, device = self->device;
+	char long_name[MULTIKERNEL_NAME_LENGTH];
+	struct multikernel_link link[2];
+	struct instance other;
+	__u32 id;
+
+	memset(long_name, 'x', sizeof(long_name));
+	ASSERT_EQ(0, create(device, "other", &self->cpu, 1, &self->range, 1, &other));
+	id = self->instance.id;
+	EXPECT_EQ(-EINVAL, connect_by(fd, connect, id, NULL));
+	EXPECT_EQ(-EINVAL, connect_by(fd, connect, 0, "form"));
+	EXPECT_EQ(-EINVAL, connect_by(fd, disconnect, id, NULL));
+	EXPECT_EQ(-EINVAL, connect_by(fd, connect, 0, NULL));
+	EXPECT_EQ(-EINVAL, connect_by(fd, connect, 0, "no such"));
+	EXPECT_EQ(-ENOENT, connect_by(fd, connect, 0, "nothing"));
+	EXPECT_EQ(-ENOENT, connect_by(fd, connect, MULTIKERNEL_ID_MAX, NULL));
+	EXPECT_EQ(-ENOENT, connect_by(fd, disconnect, MULTIKERNEL_ID_MAX + 1, NULL));
+	{
+		struct multikernel_ioctl_connect request = { .size = sizeof(request) };
+
+		memcpy(request.name, long_name, sizeof(long_name));
+		EXPECT_EQ(-ENAMETOOLONG, mk_ioctl(fd, connect, &request));
+	}
+	EXPECT_EQ(-ENOLINK, connect_by(fd, disconnect, other.id, NULL));
+	EXPECT_EQ(0, links(device, NULL, 0));
+
+	EXPECT_EQ(0, connect_by(fd, connect, other.id, NULL));
+	EXPECT_EQ(-EISCONN, connect_by(fd, connect, 0, "other"));
+	EXPECT_EQ(-EISCONN, connect_by(other.fd, connect, id, NULL));
+	memset(link, 0xa5, sizeof(link));
+	ASSERT_EQ(1, links(device, link, 2));
+	EXPECT_EQ(id < other.id ? id : other.id, link[0].ids[0]);
+	EXPECT_EQ(id < other.id ? other.id : id, link[0].ids[1]);
+	EXPECT_EQ(MULTIKERNEL_LINK_DOWN, link[0].state);
+	EXPECT_EQ(0, link[0].epoch);
+	EXPECT_EQ(0xa5a5a5a5, link[1].state);
+	EXPECT_EQ(1, links(device, NULL, 0));
+
+	EXPECT_EQ(0, connect_by(other.fd, disconnect, 0, "form"));
+	EXPECT_EQ(-ENOLINK, connect_by(fd, disconnect, other.id, NULL));
+	EXPECT_EQ(0, links(device, NULL, 0));
+
+	/* It goes with either of the two. */
+	EXPECT_EQ(0, connect_by(fd, connect, other.id, NULL));
+	id = other.id;
+	ASSERT_EQ(0, destroy(&other));
+	EXPECT_EQ(0, links(device, NULL, 0));
+	EXPECT_EQ(-ENOENT, connect_by(fd, disconnect, id, NULL));
 }
 
 TEST_F(form, open_finds_by_id_or_name)

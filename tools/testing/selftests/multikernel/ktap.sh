@@ -74,6 +74,26 @@ value() {
 	tr -d '\r' <"$1" | sed -n "s/.*spawn: $2: //p" | tail -n 1
 }
 
+# told NAME SECONDS COMMAND: typed into the spawn's shell; the command's status,
+# and what it and those before it printed in $work/told.
+mark=0
+told() {
+	mark=$((mark + 1))
+	echo "$3; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
+	mkctl logs "$1" --until "mark $mark: " --timeout "$2" | tr -d '\r' >"$work/told"
+	tail -n 15 "$work/told"
+	grep -q "^mark $mark: 0\$" "$work/told"
+}
+
+# fails TEXT COMMAND...: with these words.
+fails() {
+	text=$1
+	shift
+	"$@" >"$work/said" 2>&1 && return 1
+	cat "$work/said"
+	grep -q "$text" "$work/said"
+}
+
 # field NAME KEY: a value of "mkctl inspect --json", numbers and strings.
 field() {
 	mkctl inspect "$1" --json |

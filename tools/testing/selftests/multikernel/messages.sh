@@ -18,7 +18,6 @@ plan 46
 cpus=/sys/devices/system/cpu
 # For calls that have to be answered, however slow the machine; in milliseconds.
 patience=60000
-mark=0
 
 # The spawn's user space, with what calls the host.
 spawn_initrd() {
@@ -32,16 +31,6 @@ spawn_initrd() {
 run() {
 	mkctl run --kernel /boot/bzImage --initrd "$work/spawn.cpio.gz" --memory 128M \
 		--hang-timeout never "$@"
-}
-
-# told NAME SECONDS COMMAND: typed into the spawn's shell; the command's status,
-# and what it and those before it printed in $work/told.
-told() {
-	mark=$((mark + 1))
-	echo "$3; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
-	mkctl logs "$1" --until "mark $mark: " --timeout "$2" | tr -d '\r' >"$work/told"
-	tail -n 15 "$work/told"
-	grep -q "^mark $mark: 0\$" "$work/told"
 }
 
 # flood NAME [MORE...]: every one is answered.
@@ -207,15 +196,6 @@ ends_with() {
 		grep -q "$text" "$file" && return
 	done
 	return 1
-}
-
-# fails TEXT COMMAND...: with these words.
-fails() {
-	text=$1
-	shift
-	"$@" >"$work/said" 2>&1 && return 1
-	cat "$work/said"
-	grep -q "$text" "$work/said"
 }
 
 links() {

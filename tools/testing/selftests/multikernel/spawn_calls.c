@@ -80,13 +80,38 @@ static void host_calls(void)
 	struct ledger ledger;
 	__u32 cpu = 1;
 	__u64 base;
-	int fd;
 
 	expect(-ENOTTY, ledger_read(device, &ledger), "list");
 	expect(-ENOTTY, pool_grow(device, UNIT, &base), "grow");
 	expect(-ENOTTY, create(device, "a", &cpu, 1, &range, 1, NULL), "create");
-	expect(-ENOTTY, open_by_id(device, 1, &fd), "open");
 	expect(-ENOTTY, stop_force(device), "stop");
+}
+
+/* Nobody is linked with this spawn. */
+static void no_siblings(void)
+{
+	struct multikernel_ioctl_connect connect = { .size = sizeof(connect), .id = 1 };
+	struct multikernel_ioctl_open open = { .size = sizeof(open), .name = "nobody" };
+	struct multikernel_ioctl_open wrong;
+	int fd;
+
+	expect(-ENOENT, open_by_id(device, 1, &fd), "open by id");
+	expect(-ENOENT, open_by_id(device, MULTIKERNEL_ID_MAX + 1, &fd), "open by a high id");
+	expect(-EINVAL, open_by_id(device, 0, &fd), "open without a name");
+	expect(-ENOENT, mk_ioctl(device, MULTIKERNEL_IOCTL_OPEN, &open), "open by name");
+	wrong = open;
+	wrong.id = 1;
+	expect(-EINVAL, mk_ioctl(device, MULTIKERNEL_IOCTL_OPEN, &wrong), "id and name");
+	wrong = open;
+	wrong.reserved = 1;
+	expect(-EINVAL, mk_ioctl(device, MULTIKERNEL_IOCTL_OPEN, &wrong), "reserved");
+	wrong = open;
+	wrong.size--;
+	expect(-EINVAL, mk_ioctl(device, MULTIKERNEL_IOCTL_OPEN, &wrong), "size");
+	memset(wrong.name, 'x', sizeof(wrong.name));
+	wrong.size = sizeof(wrong);
+	expect(-ENAMETOOLONG, mk_ioctl(device, MULTIKERNEL_IOCTL_OPEN, &wrong), "name");
+	expect(-ENOTTY, mk_ioctl(device, MULTIKERNEL_IOCTL_CONNECT, &connect), "connect");
 }
 
 static void unprivileged(void)
@@ -133,6 +158,7 @@ int main(void)
 
 	echoes();
 	host_calls();
+	no_siblings();
 	unprivileged();
 	printf("spawn_calls: %d wrong\n", wrong);
 	return wrong != 0;
