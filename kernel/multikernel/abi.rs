@@ -107,7 +107,7 @@ pub struct SharedHeader {
     pub magic: u64,
     /// [`ABI_VERSION`].
     pub version: u32,
-    /// The instance's id, 1..=2047.
+    /// The instance's id, 3..=2047.
     pub id: u32,
     /// How often the instance has been started, this time included. From 1.
     pub epoch: u32,
@@ -439,6 +439,8 @@ pub const PORT_NONE: u32 = 0;
 pub const PORT_ECHO: u32 = 1;
 /// The port of a kernel to which the answers to its own calls go.
 pub const PORT_REPLY: u32 = 2;
+/// Packets of AF_VSOCK.
+pub const PORT_VSOCK: u32 = 3;
 /// The port of a kernel by which host and spawn speak of links to other spawns: [`LinksMessage`].
 pub const PORT_LINKS: u32 = 4;
 /// The first port that user space may open by its number.

@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn cpus_are_lent_once() -> Result {
-        let one = InstanceId::new(1).ok_or(EINVAL)?;
-        let two = InstanceId::new(2).ok_or(EINVAL)?;
+        let one = InstanceId::new(3).ok_or(EINVAL)?;
+        let two = InstanceId::new(4).ok_or(EINVAL)?;
         let mut ledger = CpuLedger::new();
         assert_eq!(ledger.lend(&[], one), Err(EINVAL));
         assert_eq!(ledger.lend(&[2, 3, 2], one), Err(EINVAL));

@@ -119,7 +119,7 @@ mod tests {
             size: SIZE,
             ..Request::default()
         };
-        let region = ledger.take(&request, InstanceId::new(1).ok_or(EINVAL)?)?;
+        let region = ledger.take(&request, InstanceId::new(3).ok_or(EINVAL)?)?;
         test(&Room {
             ranges: core::slice::from_ref(&region),
             low: None,

@@ -16,18 +16,21 @@ use kernel::prelude::*;
 
 use crate::room;
 
-/// Ids are 1..=2047: what fits in bits 5..15 of the flags of `kexec_load(2)`.
+/// Ids are 3..=2047: what fits in bits 5..15 of the flags of `kexec_load(2)`, but those that have
+/// another meaning as address (CID) of AF_VSOCK, which for a spawn kernel is its id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct InstanceId(u16);
 
 impl InstanceId {
+    /// The smallest id: above `VMADDR_CID_HOST`.
+    pub const MIN: u16 = 3;
     /// The largest id.
     pub const MAX: u16 = 2047;
 
     /// Returns the id of this number, if it is one.
     pub fn new(id: u32) -> Option<Self> {
         match u16::try_from(id) {
-            Ok(id) if (1..=Self::MAX).contains(&id) => Some(Self(id)),
+            Ok(id) if (Self::MIN..=Self::MAX).contains(&id) => Some(Self(id)),
             _ => None,
         }
     }
@@ -460,7 +463,7 @@ mod tests {
     fn id(number: u32) -> InstanceId {
         match InstanceId::new(number) {
             Some(id) => id,
-            None => InstanceId(1),
+            None => InstanceId(InstanceId::MIN),
         }
     }
 
@@ -472,9 +475,10 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_1_to_2047() {
+    fn ids_are_3_to_2047() {
         assert!(InstanceId::new(0).is_none());
-        assert!(InstanceId::new(1).is_some());
+        assert!(InstanceId::new(2).is_none());
+        assert!(InstanceId::new(3).is_some());
         assert!(InstanceId::new(2047).is_some());
         assert!(InstanceId::new(2048).is_none());
         assert!(InstanceId::new(65537).is_none());
@@ -513,8 +517,8 @@ mod tests {
     fn take_and_give_back_restores() -> Result {
         let mut ledger = MemoryLedger::new(2 * MIB);
         ledger.insert(64 * MIB, 64 * MIB, 0, false)?;
-        let one = ledger.take(&any(16 * MIB), id(1))?;
-        let two = ledger.take(&any(16 * MIB), id(2))?;
+        let one = ledger.take(&any(16 * MIB), id(3))?;
+        let two = ledger.take(&any(16 * MIB), id(4))?;
         assert_eq!(one.base(), 64 * MIB);
         assert_eq!(two.base(), 80 * MIB);
         assert_eq!(ledger.free_bytes(), 32 * MIB);
@@ -534,25 +538,25 @@ mod tests {
             base: Some(base),
             ..any(16 * MIB)
         };
-        let lent = ledger.take(&fixed(80 * MIB), id(1))?;
+        let lent = ledger.take(&fixed(80 * MIB), id(3))?;
         let free = ledger.free_bytes();
-        assert_eq!(ledger.take(&any(0), id(1)), Err(EINVAL));
-        assert_eq!(ledger.take(&any(MIB), id(1)), Err(EINVAL));
-        assert_eq!(ledger.take(&fixed(MIB), id(1)), Err(EINVAL));
-        assert_eq!(ledger.take(&fixed(512 * MIB), id(1)), Err(EADDRNOTAVAIL));
-        assert_eq!(ledger.take(&fixed(120 * MIB), id(1)), Err(EADDRNOTAVAIL));
-        assert_eq!(ledger.take(&fixed(72 * MIB), id(1)), Err(EBUSY));
-        assert_eq!(ledger.take(&any(48 * MIB), id(1)), Err(ENOSPC));
+        assert_eq!(ledger.take(&any(0), id(3)), Err(EINVAL));
+        assert_eq!(ledger.take(&any(MIB), id(3)), Err(EINVAL));
+        assert_eq!(ledger.take(&fixed(MIB), id(3)), Err(EINVAL));
+        assert_eq!(ledger.take(&fixed(512 * MIB), id(3)), Err(EADDRNOTAVAIL));
+        assert_eq!(ledger.take(&fixed(120 * MIB), id(3)), Err(EADDRNOTAVAIL));
+        assert_eq!(ledger.take(&fixed(72 * MIB), id(3)), Err(EBUSY));
+        assert_eq!(ledger.take(&any(48 * MIB), id(3)), Err(ENOSPC));
         let node = Request {
             nid: Some(1),
             ..any(2 * MIB)
         };
-        assert_eq!(ledger.take(&node, id(1)), Err(ENOSPC));
+        assert_eq!(ledger.take(&node, id(3)), Err(ENOSPC));
         let high = Request {
             above_4g: true,
             ..any(2 * MIB)
         };
-        assert_eq!(ledger.take(&high, id(1)), Err(ENOSPC));
+        assert_eq!(ledger.take(&high, id(3)), Err(ENOSPC));
         assert_eq!(ledger.free_bytes(), free);
         assert!(ledger.give_back(lent));
         Ok(())
@@ -566,13 +570,13 @@ mod tests {
             above_4g: true,
             ..any(4 * MIB)
         };
-        let above = ledger.take(&high, id(1))?;
+        let above = ledger.take(&high, id(3))?;
         assert_eq!(above.base(), FOUR_GIB);
         let low = Request {
             below_4g: true,
             ..any(4 * MIB)
         };
-        let below = ledger.take(&low, id(1))?;
+        let below = ledger.take(&low, id(3))?;
         assert_eq!(below.end(), FOUR_GIB);
         assert!(ledger.give_back(above) && ledger.give_back(below));
         assert_eq!(ledger.entries().len(), 1);
@@ -589,7 +593,7 @@ mod tests {
                 base: Some(96 * MIB),
                 ..any(16 * MIB)
             },
-            id(1),
+            id(3),
         )?;
         let mut out = KVec::new();
         assert_eq!(ledger.withdraw(&any(64 * MIB), &mut out), Err(ENOSPC));

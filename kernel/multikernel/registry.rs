@@ -142,7 +142,7 @@ impl Registry {
     ///
     /// `ENOSPC` if there is none.
     pub(crate) fn free_id(&self) -> Result<InstanceId> {
-        (1..=u32::from(InstanceId::MAX))
+        (u32::from(InstanceId::MIN)..=u32::from(InstanceId::MAX))
             .filter_map(InstanceId::new)
             .find(|&id| self.instances.iter().all(|other| other.handle().id != id))
             .ok_or(ENOSPC)

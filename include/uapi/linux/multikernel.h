@@ -101,7 +101,10 @@
 #define KEXEC_MULTIKERNEL_ID_SHIFT	5
 #define KEXEC_MULTIKERNEL_ID_MASK	0x0000ffe0
 
-/* Ids are 1..MULTIKERNEL_ID_MAX; 0 is never an instance. */
+/* Ids are MULTIKERNEL_ID_MIN..MULTIKERNEL_ID_MAX. A spawn kernel's id is also its
+ * address (CID) of AF_VSOCK, where the numbers below have other meanings.
+ */
+#define MULTIKERNEL_ID_MIN		3
 #define MULTIKERNEL_ID_MAX		2047
 
 /* The length of an instance's name including the terminating zero. A name is
