@@ -19,6 +19,7 @@
 //! - [`inbox`]: what receives, ports and their handlers
 //! - [`call`]: messages that are answered
 //! - [`channel`]: ports of user space
+//! - `vsock`: sockets of AF_VSOCK, by a port of the kernel's
 //! - [`peer`]: links to instances, as the host makes them, and to the host, as a spawn finds it
 //! - [`offer`]: what host and spawn say to each other about links between spawns
 //! - [`grant`]: which spawns may have one, and what is to be done for it
@@ -37,4 +38,6 @@ pub(crate) mod outbox;
 pub(crate) mod peer;
 pub(crate) mod region;
 pub(crate) mod sibling;
+#[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+pub(crate) mod vsock;
 pub(crate) mod wake;

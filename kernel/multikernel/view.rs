@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What debugfs shows: `/sys/kernel/debug/multikernel/{ledger,instances,links}`, read-only text.
+//! What debugfs shows: `/sys/kernel/debug/multikernel/{ledger,instances,links,vsock}`, read-only text.
 //!
 //! Takes the registry's mutex, or an inbox's lock, for the time of one read. Nothing depends on the
 //! format.
@@ -33,6 +33,8 @@ pub(crate) struct View {
     instances: File<Instances>,
     #[pin]
     links: File<Links>,
+    #[pin]
+    vsock: File<Vsock>,
     _knobs: Knobs,
     _directory: Dir,
 }
@@ -45,6 +47,7 @@ impl View {
             ledger <- directory.read_only_file(Self::LEDGER, Ledger),
             instances <- directory.read_only_file(Self::INSTANCES, Instances),
             links <- directory.read_only_file(Self::LINKS, Links),
+            vsock <- directory.read_only_file(Self::VSOCK, Vsock),
             _knobs: Knobs::new(&directory)?,
             _directory: directory.clone(),
         })
@@ -53,6 +56,7 @@ impl View {
     const LEDGER: &'static CStr = c"ledger";
     const INSTANCES: &'static CStr = c"instances";
     const LINKS: &'static CStr = c"links";
+    const VSOCK: &'static CStr = c"vsock";
 }
 
 /// The directory of everything that this kernel shows.
@@ -106,6 +110,33 @@ impl kernel::debugfs::Writer for Links {
                 ids[0], ids[1], listed.epoch, standing
             )?;
         }
+        Ok(())
+    }
+}
+
+struct Vsock;
+
+impl kernel::debugfs::Writer for Vsock {
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for peer in &crate::link::vsock::peers().map_err(|_| fmt::Error)? {
+            let counters = &peer.counters;
+            writeln!(
+                f,
+                "{} sent {} received {} stalls {} waiting {} wrong {}",
+                peer.cid,
+                counters.sent.load(Relaxed),
+                counters.received.load(Relaxed),
+                counters.stalls.load(Relaxed),
+                peer.waiting(),
+                counters.wrong.load(Relaxed),
+            )?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(CONFIG_MULTIKERNEL_VSOCK))]
+    fn write(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
     }
 }

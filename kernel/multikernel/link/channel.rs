@@ -110,6 +110,10 @@ impl Ports {
     }
 }
 
+/// Called when there may be a message or credit, or the other side has opened or closed the port; in
+/// a softirq, with the list of ports locked.
+pub(crate) type Told = fn(&Arc<Link>);
+
 /// A port that somebody has open.
 #[pin_data]
 pub(crate) struct Channel {
@@ -117,6 +121,8 @@ pub(crate) struct Channel {
     number: u32,
     /// The CPU whose doorbell wakes who waits.
     cpu: u32,
+    /// Who is told as well, if the port is this kernel's.
+    told: Option<Told>,
     #[pin]
     writer: SpinLockIrq<Option<Writer>>,
     #[pin]
@@ -167,12 +173,27 @@ impl Channel {
     /// - `ENOMEM`; what [`Link::check_up`] fails with.
     pub(crate) fn open(link: &Arc<Link>, number: u32) -> Result<Arc<Self>> {
         link.check_up()?;
+        Self::open_as(link, number, None)
+    }
+
+    /// Opens a port of this kernel, whose other side need not be there yet. `told` is called when something has changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    pub(crate) fn open_kernel(link: &Arc<Link>, number: u32, told: Told) -> Result<Arc<Self>> {
+        Self::open_as(link, number, Some(told))
+    }
+
+    fn open_as(link: &Arc<Link>, number: u32, told: Option<Told>) -> Result<Arc<Self>> {
         let cpu = CpuId::current().as_u32() % link.region.layout().side(link.side).cpus.max(1);
         let channel = Arc::pin_init(
             pin_init!(Self {
                 link: link.clone(),
                 number,
                 cpu,
+                told,
                 writer <- new_spinlock_irq!(None, "multikernel::port_writer"),
                 reader <- new_spinlock_irq!(None, "multikernel::port_reader"),
                 changed <- new_poll_condvar!("multikernel::port_changed"),
@@ -337,6 +358,9 @@ impl Channel {
         drop(guard);
         if reason {
             self.changed.notify_all();
+            if let Some(told) = self.told {
+                told(&self.link);
+            }
         }
         reason
     }
@@ -354,15 +378,8 @@ impl Channel {
         let mut buffer = KVec::from_elem(0u8, self.link.shape().longest(), GFP_KERNEL)?;
         let mut reader = self.reader.lock();
         let length = loop {
-            if self.is_readable(&mut reader) {
-                let (header, lane) = match (*reader).as_mut() {
-                    Some(reader) => (reader.receiver.receive(&mut buffer), reader.lane),
-                    None => (Ok(None), 0),
-                };
-                if let Some(header) = header.map_err(|_| EPROTO)? {
-                    self.give_credit(&mut reader, lane);
-                    break header.length as usize;
-                }
+            if let Some(length) = self.take(&mut reader, &mut buffer)? {
+                break length;
             }
             if self.is_over(&reader) {
                 return Ok(0);
@@ -381,6 +398,55 @@ impl Channel {
             .writer()
             .write_slice(message)?;
         Ok(length)
+    }
+
+    /// Takes one message, if there is one, to the beginning of `buffer`, which has room for the
+    /// longest. If there is none, a doorbell rings once there is.
+    fn take(&self, reader: &mut Option<Reader>, buffer: &mut [u8]) -> Result<Option<usize>> {
+        if !self.is_readable(reader) {
+            return Ok(None);
+        }
+        let (header, lane) = match reader {
+            Some(reader) => (reader.receiver.receive(buffer), reader.lane),
+            None => (Ok(None), 0),
+        };
+        let Some(header) = header.map_err(|_| EPROTO)? else {
+            return Ok(None);
+        };
+        self.give_credit(reader, lane);
+        Ok(Some(header.length as usize))
+    }
+
+    /// Takes one message, if there is one, to the beginning of `buffer`, which has room for the
+    /// longest. Never waits; for a port of this kernel.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO` if the other side has broken the lane.
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    pub(crate) fn receive_bytes(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        self.take(&mut self.reader.lock(), buffer)
+    }
+
+    /// Sends one message. Never waits; for a port of this kernel.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`: who was given to [`Self::open_kernel`] is told when there is credit. `EMSGSIZE`,
+    /// `EPROTO`; what [`Link::check_up`] fails with.
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    pub(crate) fn send_bytes(&self, message: &[u8]) -> Result {
+        let mut writer = self.writer.lock();
+        self.link.check_up()?;
+        self.send((*writer).as_mut().ok_or(EPIPE)?, message)
+    }
+
+    /// Whether the other side is up and has the port open.
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    pub(crate) fn is_open_there(&self) -> bool {
+        let mut reader = self.reader.lock();
+        self.find_lane(&mut reader);
+        reader.is_some() && !self.is_over(&reader)
     }
 
     /// Gives the writer back what has been read, and rings him if he waits for it.

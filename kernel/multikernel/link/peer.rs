@@ -21,6 +21,8 @@ use super::{
     outbox::Link,
     region::Region, //
 };
+#[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+use super::vsock;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 use crate::abi::LINK_SIDE_SPAWN;
 use crate::{
@@ -91,6 +93,8 @@ pub(crate) fn open(id: u32, epoch: u32, apic_ids: KVec<u32>) -> Result<(Arc<Link
     let cpus = kernel::cpu::nr_cpu_ids() as usize;
     let (region, base, size) = make([(0, cpus), (id, apic_ids.len())], epoch)?;
     let link = join(region, LINK_SIDE_HOST, Some(apic_ids))?;
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    vsock::open(&link);
     Ok((link, base, size))
 }
 
@@ -124,6 +128,8 @@ pub(crate) fn close(link: &Arc<Link>) {
     inbox::detach(link);
     call::abandon(link);
     channel::abandon(link);
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    vsock::close(link);
 }
 
 /// The link of this kernel, a spawn, to its host.
@@ -149,7 +155,10 @@ pub(crate) fn join_host(region: Region, id: u32, epoch: u32) -> Result {
     }
     let region = Arc::new(region, GFP_KERNEL)?;
     // The host learns nothing new of its own CPUs by being rung where it says.
-    HOST.populate(join(region, LINK_SIDE_SPAWN, None)?);
+    let link = join(region, LINK_SIDE_SPAWN, None)?;
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    vsock::open(&link);
+    HOST.populate(link);
     Ok(())
 }
 
