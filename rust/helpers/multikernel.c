@@ -6,6 +6,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/io.h>
 #include <linux/mm.h>
+#include <linux/prefetch.h>
 #include <linux/rcupdate.h>
 #include <linux/security.h>
 #include <linux/smp.h>
@@ -184,6 +185,16 @@ rust_helper_multikernel_locked_down(enum lockdown_reason reason)
 __rust_helper void rust_helper_multikernel_synchronize_rcu(void)
 {
 	synchronize_rcu();
+}
+
+__rust_helper void rust_helper_multikernel_prefetch(const void *line)
+{
+	prefetch(line);
+}
+
+__rust_helper void rust_helper_multikernel_prefetchw(const void *line)
+{
+	prefetchw(line);
 }
 
 __rust_helper int

@@ -11,8 +11,9 @@
 //! sender that has run out of credit.
 //!
 //! A message that spans slots is published by the stamp of its first slot, after all others have
-//! been written. A sender that dies at any instruction therefore leaves whole messages, and then
-//! nothing.
+//! been written; a batch of messages by the stamp of the first one's first slot, so that the
+//! receiver does not ask for lines that are still being written. A sender that dies at any
+//! instruction therefore leaves whole messages, and then nothing.
 //!
 //! Neither side trusts the other. A slot's words are read once; the length of a message and the
 //! head are bounded by constants before they are used; indexes are masked by the side's own mask;
@@ -26,6 +27,15 @@
 // The tests and the benchmark use more of it than the kernel does.
 #![allow(unreachable_pub, dead_code)]
 
+#[path = "lane/receiver.rs"]
+mod receiver;
+#[path = "lane/sender.rs"]
+mod sender;
+
+pub use self::{
+    receiver::Receiver,
+    sender::Sender, //
+};
 use crate::abi;
 
 /// Words of a slot.
@@ -49,6 +59,18 @@ pub trait LaneMemory {
     fn load_head(&self) -> u64;
     /// Writes the head, with release ordering.
     fn store_head(&self, value: u64);
+    /// Reads word 0 of a slot, for nothing but to learn whether it is worth a [`Self::prefetch`]; 0
+    /// where that does nothing.
+    #[inline]
+    fn peek_stamp(&self, _slot: usize) -> u64 {
+        0
+    }
+    /// Says that a slot will be read soon. A hint: it may do nothing.
+    #[inline]
+    fn prefetch(&self, _slot: usize) {}
+    /// Says that a slot will be written soon. A hint: it may do nothing.
+    #[inline]
+    fn prefetch_for_write(&self, _slot: usize) {}
 }
 
 /// What a lane looks like; the same on both sides, and not read from shared memory twice.
@@ -87,6 +109,12 @@ impl Shape {
     fn index(&self, position: u64) -> usize {
         // CAST: Masked to what is below the number of slots.
         (position & self.mask as u64) as usize
+    }
+
+    /// Whether a stamp is that of `position` in this life of the link, of whatever kind.
+    #[inline(always)]
+    fn is_stamp(&self, stamp: u64, position: u64) -> bool {
+        (stamp ^ self.stamp(position, 0)) & 0xffff_ffff_ffff == 0
     }
 
     /// The stamp of a slot. Never 0, which is what fresh memory has: of the position the lower half
@@ -128,374 +156,6 @@ pub struct Header {
 /// Number of slots that a payload of that many bytes takes.
 pub fn slots_for(length: usize) -> usize {
     1 + length.saturating_sub(FIRST_BYTES).div_ceil(NEXT_BYTES)
-}
-
-/// The sending side of a lane.
-#[derive(Debug)]
-pub struct Sender<M> {
-    memory: M,
-    shape: Shape,
-    /// The next position to be written.
-    tail: u64,
-    /// The head as last seen: everything before it is the sender's again.
-    head: u64,
-    /// How often there was no credit.
-    stalls: u64,
-    broken: bool,
-}
-
-impl<M: LaneMemory> Sender<M> {
-    /// The sender of a lane whose memory is zeroed, or was last used in an earlier epoch.
-    pub fn new(memory: M, shape: Shape) -> Self {
-        Self {
-            memory,
-            shape,
-            tail: 0,
-            head: 0,
-            stalls: 0,
-            broken: false,
-        }
-    }
-
-    /// What the lane looks like.
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// Slots that have been sent, since the beginning.
-    pub fn tail(&self) -> u64 {
-        self.tail
-    }
-
-    /// How often a message could not be sent for want of credit.
-    pub fn stalls(&self) -> u64 {
-        self.stalls
-    }
-
-    /// Position up to which the receiver has taken everything.
-    ///
-    /// # Errors
-    ///
-    /// [`Broken`] if it says something that cannot be.
-    pub fn taken(&mut self) -> Result<u64, Broken> {
-        let head = self.memory.load_head();
-        // Both differences wrap where the head is before what it was, or beyond the tail.
-        let ahead = head.wrapping_sub(self.head);
-        if self.broken || ahead > self.tail.wrapping_sub(self.head) {
-            self.broken = true;
-            // No credit ever after, so that `send()` need not look at `broken` while it has some.
-            self.head = self.tail.wrapping_sub(self.shape.slots() as u64);
-            return Err(Broken);
-        }
-        self.head = head;
-        Ok(head)
-    }
-
-    /// Whether `slots` slots are free; looks at the receiver's head only if it has to.
-    ///
-    /// # Errors
-    ///
-    /// [`Broken`] if the head cannot be.
-    #[inline(always)]
-    pub fn has_credit(&mut self, slots: usize) -> Result<bool, Broken> {
-        let used = |this: &Self| this.tail.wrapping_sub(this.head) as usize;
-        if used(self) + slots <= self.shape.slots() {
-            return Ok(true);
-        }
-        self.taken()?;
-        Ok(used(self) + slots <= self.shape.slots())
-    }
-
-    /// Counts a message that could not be sent for want of credit.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError::Full`], always.
-    #[cold]
-    pub fn stall(&mut self) -> Result<(), SendError> {
-        self.stalls += 1;
-        Err(SendError::Full)
-    }
-
-    /// Sends a message: it is with the receiver when this has returned. Never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`]; the message has not been sent then.
-    #[inline(always)]
-    pub fn send(&mut self, kind: u8, port: u32, payload: &[u8]) -> Result<(), SendError> {
-        if payload.len() > FIRST_BYTES {
-            return self.send_long(kind, port, payload);
-        }
-        match self.has_credit(1) {
-            Ok(true) => {}
-            Ok(false) => return self.stall(),
-            Err(Broken) => return Err(SendError::Broken),
-        }
-        self.put_first(kind, port, payload.len(), payload);
-        self.tail = self.tail.wrapping_add(1);
-        Ok(())
-    }
-
-    /// Sends a message that takes more than a slot.
-    #[inline(never)]
-    fn send_long(&mut self, kind: u8, port: u32, payload: &[u8]) -> Result<(), SendError> {
-        let Some((first, rest)) = payload.split_at_checked(FIRST_BYTES) else {
-            return Err(SendError::TooLong);
-        };
-        if payload.len() > self.shape.longest() {
-            return Err(SendError::TooLong);
-        }
-        match self.has_credit(slots_for(payload.len())) {
-            Ok(true) => {}
-            Ok(false) => return self.stall(),
-            Err(Broken) => return Err(SendError::Broken),
-        }
-        let mut position = self.tail;
-        let (whole, last) = rest.as_chunks::<NEXT_BYTES>();
-        for chunk in whole {
-            position = position.wrapping_add(1);
-            let slot = self.shape.index(position);
-            self.put(slot, 1, chunk);
-            let stamp = self.shape.stamp(position, abi::LANE_NEXT);
-            self.memory.store_stamp(slot, stamp);
-        }
-        if !last.is_empty() {
-            position = position.wrapping_add(1);
-            let slot = self.shape.index(position);
-            self.put(slot, 1, last);
-            let stamp = self.shape.stamp(position, abi::LANE_NEXT);
-            self.memory.store_stamp(slot, stamp);
-        }
-        self.put_first(kind, port, payload.len(), first);
-        self.tail = position.wrapping_add(1);
-        Ok(())
-    }
-
-    /// Writes the first slot of a message of so many bytes, which publishes it.
-    #[inline(always)]
-    fn put_first(&self, kind: u8, port: u32, length: usize, first: &[u8]) {
-        let slot = self.shape.index(self.tail);
-        // CAST: Bounded by `longest()`.
-        let header = u64::from(port) << 32 | length as u64;
-        self.memory.store(slot, 1, header);
-        // Inlined twice: with a constant length there is no loop.
-        match <&[u8; FIRST_BYTES]>::try_from(first) {
-            Ok(full) => self.put(slot, 2, full),
-            Err(_) => self.put(slot, 2, first),
-        }
-        let kind = abi::LANE_FIRST | (kind & abi::LANE_KIND);
-        let stamp = self.shape.stamp(self.tail, kind);
-        self.memory.store_stamp(slot, stamp);
-    }
-
-    /// Writes bytes into a slot from `word` on; of the last word, what is beyond them is 0.
-    #[inline(always)]
-    fn put(&self, slot: usize, word: usize, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for (i, chunk) in words.iter().enumerate() {
-            self.memory
-                .store(slot, word + i, u64::from_le_bytes(*chunk));
-        }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            for (to, from) in last.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            self.memory
-                .store(slot, word + words.len(), u64::from_le_bytes(last));
-        }
-    }
-}
-
-/// The receiving side of a lane.
-#[derive(Debug)]
-pub struct Receiver<M> {
-    memory: M,
-    shape: Shape,
-    /// The next position to be read.
-    head: u64,
-    /// The head that the sender has been told.
-    published: u64,
-    broken: bool,
-}
-
-impl<M: LaneMemory> Receiver<M> {
-    /// The receiver of a lane whose memory is zeroed, or was last used in an earlier epoch.
-    pub fn new(memory: M, shape: Shape) -> Self {
-        Self {
-            memory,
-            shape,
-            head: 0,
-            published: 0,
-            broken: false,
-        }
-    }
-
-    /// Slots that have been taken, since the beginning.
-    pub fn head(&self) -> u64 {
-        self.head
-    }
-
-    /// Whether the lane has been found broken.
-    pub fn is_broken(&self) -> bool {
-        self.broken
-    }
-
-    /// Whether there is a message.
-    #[inline]
-    pub fn has_message(&self) -> bool {
-        let slot = self.shape.index(self.head);
-        !self.broken && self.is_next(self.memory.load_stamp(slot), self.head)
-    }
-
-    /// Whether a stamp is that of `position` in this life of the link, of whatever kind.
-    #[inline(always)]
-    fn is_next(&self, stamp: u64, position: u64) -> bool {
-        (stamp ^ self.shape.stamp(position, 0)) & 0xffff_ffff_ffff == 0
-    }
-
-    /// Takes the next message, if there is one, and copies its payload to the beginning of
-    /// `buffer`, which should have [`Shape::longest`] bytes; what does not fit is lost.
-    ///
-    /// # Errors
-    ///
-    /// [`Broken`] if what is there cannot be a message, now and ever after.
-    #[inline(always)]
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Header>, Broken> {
-        let slot = self.shape.index(self.head);
-        let stamp = self.memory.load_stamp(slot);
-        if self.broken {
-            return Err(Broken);
-        }
-        if !self.is_next(stamp, self.head) {
-            self.publish();
-            return Ok(None);
-        }
-        // What was taken at earlier calls is done with by now, and buffers that it named as well.
-        if self.head.wrapping_sub(self.published) as usize >= self.shape.slots() / 4 {
-            self.publish();
-        }
-        match self.take(slot, stamp, buffer) {
-            Some(header) => Ok(Some(header)),
-            None => Err(self.fail()),
-        }
-    }
-
-    /// Takes nothing from the lane any more: a message was not what it had to be.
-    pub fn fail(&mut self) -> Broken {
-        self.broken = true;
-        Broken
-    }
-
-    /// Takes the message whose first slot has been published.
-    #[inline(always)]
-    fn take(&mut self, slot: usize, stamp: u64, buffer: &mut [u8]) -> Option<Header> {
-        let kind = stamp >> 48;
-        if kind & !u64::from(abi::LANE_KIND) != u64::from(abi::LANE_FIRST) {
-            return None;
-        }
-        let word = self.memory.load(slot, 1);
-        let header = Header {
-            // CAST: Masked.
-            kind: (kind & u64::from(abi::LANE_KIND)) as u8,
-            port: (word >> 32) as u32,
-            // CAST: The lower half.
-            length: word as u32,
-        };
-        let length = header.length as usize;
-        if length > FIRST_BYTES {
-            self.head = self.take_rest(length, buffer)?;
-        } else {
-            self.head = self.head.wrapping_add(1);
-        }
-        // Where the payload is longer, this is its beginning.
-        let wanted = length.min(FIRST_BYTES).min(buffer.len());
-        let first = buffer.get_mut(..wanted)?;
-        match <&mut [u8; FIRST_BYTES]>::try_from(&mut *first) {
-            Ok(full) => self.get(slot, 2, full),
-            Err(_) => self.get(slot, 2, first),
-        }
-        Some(header)
-    }
-
-    /// Copies what is in the further slots of a message to where it belongs in `buffer`, and
-    /// returns the position after it.
-    #[inline(never)]
-    fn take_rest(&self, length: usize, buffer: &mut [u8]) -> Option<u64> {
-        if length > self.shape.longest() {
-            return None;
-        }
-        let wanted = length.min(buffer.len());
-        let rest = buffer.get_mut(FIRST_BYTES.min(wanted)..wanted)?;
-        let mut chunks = rest.chunks_mut(NEXT_BYTES);
-        let mut position = self.head;
-        for _ in 1..slots_for(length) {
-            position = position.wrapping_add(1);
-            let slot = self.shape.index(position);
-            if self.memory.load_stamp(slot) != self.shape.stamp(position, abi::LANE_NEXT) {
-                return None;
-            }
-            if let Some(chunk) = chunks.next() {
-                match <&mut [u8; NEXT_BYTES]>::try_from(&mut *chunk) {
-                    Ok(full) => self.get(slot, 1, full),
-                    Err(_) => self.get(slot, 1, chunk),
-                }
-            }
-        }
-        Some(position.wrapping_add(1))
-    }
-
-    /// Reads bytes of a slot from `word` on.
-    #[inline(always)]
-    fn get(&self, slot: usize, word: usize, bytes: &mut [u8]) {
-        let (words, rest) = bytes.as_chunks_mut::<8>();
-        let whole = words.len();
-        for (i, chunk) in words.iter_mut().enumerate() {
-            *chunk = self.memory.load(slot, word + i).to_le_bytes();
-        }
-        if !rest.is_empty() {
-            let last = self.memory.load(slot, word + whole).to_le_bytes();
-            for (to, from) in rest.iter_mut().zip(last) {
-                *to = from;
-            }
-        }
-    }
-
-    /// Tells the sender what has been taken. [`Self::receive()`] does it, of what was taken before:
-    /// every quarter of the ring, and when there is nothing left, so that a sender which waits for
-    /// credit does not wait for ever.
-    pub fn publish(&mut self) {
-        if self.published != self.head {
-            self.published = self.head;
-            self.memory.store_head(self.head);
-        }
-    }
-}
-
-#[cfg(any(test, CONFIG_MULTIKERNEL_KUNIT_TEST))]
-impl<M: LaneMemory> Sender<M> {
-    /// The sender of a lane in which `position` slots have been sent and taken, for tests.
-    pub fn at(memory: M, shape: Shape, position: u64) -> Self {
-        Self {
-            tail: position,
-            head: position,
-            ..Self::new(memory, shape)
-        }
-    }
-}
-
-#[cfg(any(test, CONFIG_MULTIKERNEL_KUNIT_TEST))]
-impl<M: LaneMemory> Receiver<M> {
-    /// The receiver of a lane in which `position` slots have been sent and taken, for tests.
-    pub fn at(memory: M, shape: Shape, position: u64) -> Self {
-        memory.store_head(position);
-        Self {
-            head: position,
-            published: position,
-            ..Self::new(memory, shape)
-        }
-    }
 }
 
 #[cfg(any(test, CONFIG_MULTIKERNEL_KUNIT_TEST))]
@@ -653,6 +313,78 @@ mod tests {
             while receiver.receive(&mut got) != Ok(None) {}
             assert_eq!(sender.taken(), Ok(sender.tail()));
             assert_eq!(receiver.head(), sender.tail());
+        }
+    }
+
+    #[test]
+    fn a_batch_is_seen_at_once() {
+        /// Memory in which the receiver looks after each store but the last.
+        struct Watched<'a>(&'a Memory, u64, Cell<bool>);
+
+        impl LaneMemory for Watched<'_> {
+            fn load(&self, slot: usize, word: usize) -> u64 {
+                self.0.load(slot, word)
+            }
+            fn store(&self, slot: usize, word: usize, value: u64) {
+                assert!(!self.2.get());
+                self.0.store(slot, word, value);
+                self.2
+                    .set(Receiver::at(self.0, SHAPE, self.1).has_message());
+            }
+            fn load_stamp(&self, slot: usize) -> u64 {
+                self.load(slot, 0)
+            }
+            fn store_stamp(&self, slot: usize, value: u64) {
+                self.store(slot, 0, value);
+            }
+            fn load_head(&self) -> u64 {
+                self.0.load_head()
+            }
+            fn store_head(&self, value: u64) {
+                self.0.store_head(value);
+            }
+        }
+
+        for start in STARTS {
+            let memory = Memory::new();
+            let watched = Watched(&memory, start, Cell::new(false));
+            let mut sender = Sender::at(watched, SHAPE, start);
+            let bytes = payload(1);
+            let batch = [
+                &bytes[..3],
+                &bytes[..FIRST_BYTES + NEXT_BYTES],
+                &[],
+                &bytes[..60],
+            ];
+            assert_eq!(sender.send_batch(5, 0xfedc_ba98, &batch), Ok(4));
+            let mut receiver = Receiver::at(&memory, SHAPE, start);
+            let mut got = [0; LONGEST];
+            for sent in batch {
+                assert_eq!(receiver.receive(&mut got), header(sent.len()));
+                assert!(got[..sent.len()] == *sent);
+            }
+            assert_eq!(receiver.receive(&mut got), Ok(None));
+        }
+    }
+
+    #[test]
+    fn of_a_batch_goes_what_there_is_credit_for() {
+        for start in STARTS {
+            let memory = Memory::new();
+            let (mut sender, mut receiver) = pair(&memory, start);
+            let none: [&[u8]; 0] = [];
+            assert_eq!(sender.send_batch(5, 7, &none), Ok(0));
+            let two = [0; FIRST_BYTES + 1];
+            assert_eq!(sender.send_batch(5, 7, &[two; SLOTS]), Ok(SLOTS / 2));
+            assert_eq!(sender.send_batch(5, 7, &[two; SLOTS]), Err(SendError::Full));
+            assert_eq!(sender.stalls(), 1);
+            let mut got = [0; LONGEST];
+            while receiver.receive(&mut got) != Ok(None) {}
+            // The one that is too long ends the batch, or is refused.
+            let long = [0; LONGEST + 1];
+            assert_eq!(sender.send_batch(5, 7, &[&two[..], &long, &two]), Ok(1));
+            assert_eq!(sender.send_batch(5, 7, &[long]), Err(SendError::TooLong));
+            assert_eq!(sender.tail(), receiver.head().wrapping_add(2));
         }
     }
 

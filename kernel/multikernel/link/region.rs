@@ -11,6 +11,7 @@ use core::mem::{
 };
 
 use kernel::{
+    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -501,5 +502,24 @@ impl LaneMemory for LaneWords {
     #[inline]
     fn store_head(&self, value: u64) {
         self.head().store(value, Release);
+    }
+
+    #[inline]
+    fn peek_stamp(&self, slot: usize) -> u64 {
+        self.slot(slot, 0).load(Relaxed)
+    }
+
+    #[inline]
+    fn prefetch(&self, slot: usize) {
+        let line = core::ptr::from_ref(self.slot(slot, 0)).cast();
+        // SAFETY: A hint, which any address would do for.
+        unsafe { bindings::multikernel_prefetch(line) };
+    }
+
+    #[inline]
+    fn prefetch_for_write(&self, slot: usize) {
+        let line = core::ptr::from_ref(self.slot(slot, 0)).cast();
+        // SAFETY: A hint, which any address would do for.
+        unsafe { bindings::multikernel_prefetchw(line) };
     }
 }

@@ -9,7 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::lanes::Lane;
 use crate::pair::{Pair, Sink, Source};
 use crate::queues::{disruptor, ringbuf, rtrb, Batch, Single};
-use crate::raw::{Copies, Flag, Lines};
+use crate::raw::{Copies, Flag, Lines, Unstamped};
 use crate::row::{Figure, Row, Unit};
 
 /// Messages there and back in a run.
@@ -284,6 +284,19 @@ impl Contests {
         });
     }
 
+    /// Lanes, with messages of `N` bytes that are sent in batches.
+    fn batches<const N: usize>(
+        &mut self,
+        name: &str,
+        goal: (Option<&'static str>, Option<f64>),
+        slots: usize,
+    ) {
+        self.rate::<N>(name.to_owned(), goal, move |pair| {
+            let mut lane = Lane::new(slots, 0);
+            rate::<N>(pair, lane.batch_ends())
+        });
+    }
+
     /// Lanes, with messages of `N` bytes.
     fn lanes<const N: usize>(
         &mut self,
@@ -313,14 +326,25 @@ pub fn contests() -> Vec<Contest> {
             rate::<48>(pair, lines.ends())
         },
     );
+    all.rate::<64>(
+        "raw-lines-unstamped".into(),
+        (Some("msg/native/memcpy-64"), None),
+        |pair| {
+            let mut lines = Unstamped::new(memory(64) / 64);
+            rate::<64>(pair, lines.ends())
+        },
+    );
     let limit = "msg/native/memcpy-64";
     all.lanes::<48>("rate-64", (None, Some(100.0)), 256, 0);
+    all.batches::<48>("batch-64", (None, Some(100.0)), 256);
     all.lanes::<64>("rate-64-payload", (Some(limit), None), 256, 0);
+    all.batches::<64>("batch-64-payload", (Some(limit), None), 256);
     all.others::<64, 256>("64", limit);
 
     let limit = "msg/native/memcpy-256";
     all.copies::<256>("memcpy-256");
     all.lanes::<256>("rate-256", (Some(limit), None), 256, 0);
+    all.batches::<256>("batch-256", (Some(limit), None), 256);
     all.others::<256, 64>("256", limit);
 
     let limit = "msg/native/memcpy-4k";

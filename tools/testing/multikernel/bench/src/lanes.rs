@@ -2,6 +2,8 @@
 
 //! Lanes, from the files that the kernel is built from, over memory that two threads share.
 
+use std::arch::asm;
+use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use multikernel_pure::abi::{LANE_SLOT_BYTES, MESSAGE_DATA, PORT_ECHO};
@@ -38,6 +40,12 @@ impl Lane {
             head: Head::default(),
             data: Area::new(data),
         }
+    }
+
+    /// Both ends, messages of at most a lane's longest sent in batches.
+    pub fn batch_ends(&mut self) -> (BatchSource<'_>, LaneSink<'_>) {
+        let (source, sink) = self.ends();
+        (BatchSource(source), sink)
     }
 
     /// Both ends.
@@ -107,6 +115,25 @@ impl LaneMemory for Shared<'_> {
     fn store_head(&self, value: u64) {
         self.head.store(value, Ordering::Release);
     }
+
+    #[inline]
+    fn peek_stamp(&self, slot: usize) -> u64 {
+        self.word(slot, 0).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn prefetch(&self, slot: usize) {
+        let line: *const Slot = &raw const self.slots[slot];
+        // SAFETY: A hint, of a line that is there; the instruction is every x86-64 CPU's.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+
+    #[inline]
+    fn prefetch_for_write(&self, slot: usize) {
+        let line: *const Slot = &raw const self.slots[slot];
+        // SAFETY: As above. CPUs that do not have it take it for a NOP (SDM volume 2, PREFETCHW).
+        unsafe { asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
 }
 
 impl DataMemory for Shared<'_> {
@@ -131,6 +158,9 @@ pub struct LaneSource<'a> {
     data: Writer<Shared<'a>, BUFFERS>,
 }
 
+/// The same, where messages of a batch become visible together.
+pub struct BatchSource<'a>(LaneSource<'a>);
+
 /// The end where they come out.
 pub struct LaneSink<'a> {
     lane: Receiver<Shared<'a>>,
@@ -148,6 +178,19 @@ impl<const N: usize> Source<N> for LaneSource<'_> {
             })
             .expect("the other end is ours");
         }
+    }
+}
+
+impl<const N: usize> Source<N> for BatchSource<'_> {
+    fn send(&mut self, messages: &[[u8; N]]) {
+        let mut left = messages;
+        wait(|| {
+            match self.0.lane.send_batch(MESSAGE_DATA, PORT_ECHO, left) {
+                Err(SendError::Full) => {}
+                sent => left = &left[sent.expect("the other end is ours")..],
+            }
+            left.is_empty().then_some(())
+        });
     }
 }
 

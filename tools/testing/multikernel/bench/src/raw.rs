@@ -261,3 +261,84 @@ impl Sink<48> for Liner<'_, true> {
         messages.len()
     }
 }
+
+/// Lines of 64 bytes that are copied word by word, as a kernel has to, which has no wider registers
+/// at hand. Whether they have been written is said once a batch, and not in the lines: what stamps
+/// cost is what [`Lines`] are slower.
+pub struct Unstamped(Lines, Flag);
+
+/// The end of [`Unstamped`] that writes lines, or reads them.
+pub struct Unstamper<'a, const OUT: bool> {
+    liner: Liner<'a, OUT>,
+    filled: &'a Flag,
+    limit: usize,
+}
+
+impl Unstamped {
+    /// Room for so many lines, a power of two.
+    pub fn new(lines: usize) -> Self {
+        Self(Lines::new(lines), Flag::default())
+    }
+
+    /// The end that writes, and the one that reads.
+    pub fn ends(&mut self) -> (Unstamper<'_, false>, Unstamper<'_, true>) {
+        let Self(lines, filled) = self;
+        let filled = &*filled;
+        let (source, sink) = lines.ends();
+        let source = Unstamper {
+            liner: source,
+            filled,
+            limit: 0,
+        };
+        let sink = Unstamper {
+            liner: sink,
+            filled,
+            limit: 0,
+        };
+        (source, sink)
+    }
+}
+
+impl Source<64> for Unstamper<'_, false> {
+    fn send(&mut self, messages: &[[u8; 64]]) {
+        let Liner { of, done, seen } = &mut self.liner;
+        let mask = of.lines.len() - 1;
+        for message in messages {
+            if *done - *seen == of.lines.len() {
+                *seen = wait(|| {
+                    let emptied = of.emptied.0.load(Ordering::Acquire) as usize;
+                    (*done - emptied < of.lines.len()).then_some(emptied)
+                });
+            }
+            let LineWords(words) = &of.lines[*done & mask];
+            *done += 1;
+            for (word, bytes) in words.iter().zip(message.as_chunks::<8>().0) {
+                word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+            }
+        }
+        self.filled.0.store(*done as u64, Ordering::Release);
+    }
+}
+
+impl Sink<64> for Unstamper<'_, true> {
+    fn receive(&mut self, messages: &mut [[u8; 64]]) -> usize {
+        let Liner { of, done, .. } = &mut self.liner;
+        let mask = of.lines.len() - 1;
+        if *done == self.limit {
+            self.limit = wait(|| {
+                let filled = self.filled.0.load(Ordering::Acquire) as usize;
+                (filled != *done).then_some(filled)
+            });
+        }
+        let number = messages.len().min(self.limit - *done);
+        for message in &mut messages[..number] {
+            let LineWords(words) = &of.lines[*done & mask];
+            *done += 1;
+            for (bytes, word) in message.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            }
+        }
+        of.emptied.0.store(*done as u64, Ordering::Release);
+        number
+    }
+}

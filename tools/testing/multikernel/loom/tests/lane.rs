@@ -137,6 +137,28 @@ fn messages(orders: Orders, lengths: &'static [usize]) {
     });
 }
 
+/// A batch of messages of these lengths goes over an empty lane.
+fn batch(orders: Orders, lengths: &'static [usize]) {
+    loom::model(move || {
+        let lane = Lane(Memory::new(orders));
+        let mut sender = Sender::new(lane.clone(), shape());
+        let mut receiver = Receiver::new(lane, shape());
+        let other = thread::spawn(move || {
+            let payloads: Vec<Vec<u8>> = lengths.iter().map(|&length| payload(0, length)).collect();
+            assert_eq!(sender.send_batch(0, 7, &payloads), Ok(lengths.len()));
+        });
+        expect(&mut receiver, 0, lengths[0]);
+        // What follows is there with the first.
+        let mut buffer = vec![0; shape().longest()];
+        for &length in &lengths[1..] {
+            let got = receiver.receive(&mut buffer).expect("a right sender");
+            assert_eq!(got.map(|header| header.length), Some(length as u32));
+            assert_eq!(buffer[..length], payload(0, length));
+        }
+        other.join().expect("the sender's end");
+    });
+}
+
 /// A sender without credit waits for it, and writes over slots that have just been read.
 fn credit(orders: Orders) {
     loom::model(move || {
@@ -174,6 +196,21 @@ fn messages_are_seen_whole_and_in_order() {
 #[test]
 fn a_long_message_is_seen_whole() {
     messages(ORDERS, &[FIRST_BYTES + 2 * 56 + 1, 8]);
+}
+
+#[test]
+fn a_batch_is_seen_whole() {
+    batch(ORDERS, &[8, FIRST_BYTES + 1, 0]);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_batch_has_to_be_released() {
+    let orders = Orders {
+        store_stamp: Ordering::Relaxed,
+        ..ORDERS
+    };
+    batch(orders, &[8, 8]);
 }
 
 #[test]

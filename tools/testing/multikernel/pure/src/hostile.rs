@@ -173,6 +173,17 @@ impl LaneMemory for &Memory<'_> {
         self.head.set(value);
         self.log.borrow_mut().push(Access::StoreHead(value));
     }
+    fn peek_stamp(&self, slot: usize) -> u64 {
+        // Of no consequence, so it is not among the accesses.
+        self.disturb();
+        self.words[slot * WORDS].get()
+    }
+    fn prefetch(&self, slot: usize) {
+        assert!(slot < self.shape.slots());
+    }
+    fn prefetch_for_write(&self, slot: usize) {
+        assert!(slot < self.shape.slots());
+    }
 }
 
 /// The stamp of a slot, as the wire format has it.

@@ -78,6 +78,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 #[derive(Clone, Debug)]
 enum Step {
     Send(u8, u32, Vec<u8>),
+    Batch(u8, u32, Vec<Vec<u8>>),
     Receive(usize),
     Drain,
 }
@@ -86,6 +87,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (0..128u8, any::<u32>(), payload())
             .prop_map(|(kind, port, bytes)| Step::Send(kind, port, bytes)),
+        2 => (0..128u8, any::<u32>(), prop::collection::vec(payload(), 0..20))
+            .prop_map(|(kind, port, batch)| Step::Batch(kind, port, batch)),
         6 => (0..1000usize).prop_map(Step::Receive),
         1 => Just(Step::Drain),
     ];
@@ -153,6 +156,35 @@ proptest! {
                         Err(SendError::Broken) => prop_assert!(false),
                     }
                 }
+                Step::Batch(kind, port, batch) => {
+                    let tail = sender.tail();
+                    let needed = batch.first().map_or(0, |bytes| slots_of(bytes.len()));
+                    match sender.send_batch(kind, port, &batch) {
+                        Ok(count) => {
+                            prop_assert!(count > 0 || batch.is_empty());
+                            let sent = batch.iter().take(count);
+                            let took: usize = sent.clone().map(|bytes| slots_of(bytes.len())).sum();
+                            prop_assert_eq!(sender.tail(), tail.wrapping_add(took as u64));
+                            prop_assert!(used + took <= slots);
+                            // No more of them were, only if the next one could not be.
+                            if let Some(next) = batch.get(count) {
+                                let more = slots_of(next.len());
+                                prop_assert!(
+                                    next.len() > shape.longest()
+                                        || used + took + more + last + slots / 4 > slots
+                                );
+                            }
+                            queue.extend(sent.map(|bytes| (kind, port, bytes.clone())));
+                        }
+                        Err(SendError::TooLong) => {
+                            prop_assert!(batch[0].len() > shape.longest());
+                        }
+                        Err(SendError::Full) => {
+                            prop_assert!(used + needed + last + slots / 4 > slots);
+                        }
+                        Err(SendError::Broken) => prop_assert!(false),
+                    }
+                }
                 Step::Receive(room) => {
                     let head = receiver.head();
                     receive(&mut receiver, &mut queue, room)?;
@@ -166,10 +198,12 @@ proptest! {
         }
     }
 
-    /// A sender dies after any single store: whole messages are left, and nothing else.
+    /// A sender dies after any single store: whole messages are left, and nothing else. Of a batch
+    /// it is all or none.
     #[test]
     fn death_at_any_store(
         start in position(),
+        batch in any::<bool>(),
         before in 0..40usize,
         payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..5),
     ) {
@@ -190,9 +224,15 @@ proptest! {
         memory.stores.take();
         // How many stores it took to send each.
         let mut sent = Vec::new();
-        for bytes in payloads {
-            if sender.send(1, 2, &bytes) == Ok(()) {
-                sent.push((memory.stores.borrow().len(), bytes));
+        if batch {
+            let count = sender.send_batch(1, 2, &payloads).unwrap_or(0);
+            let stores = memory.stores.borrow().len();
+            sent.extend(payloads.into_iter().take(count).map(|bytes| (stores, bytes)));
+        } else {
+            for bytes in payloads {
+                if sender.send(1, 2, &bytes) == Ok(()) {
+                    sent.push((memory.stores.borrow().len(), bytes));
+                }
             }
         }
         let stores = memory.stores.take();
