@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What is printed and written of the figures.
+//!
+//! For messages between cores of the build machine, and from this same file for those between
+//! kernels (tools/multikernel/mkbench).
+
+// Each of the two uses a part of it.
+#![allow(dead_code)]
 
 use serde_json::{json, Value};
 
@@ -13,6 +19,18 @@ pub enum Unit {
     Rate,
     /// Millions of bytes of payload in a second; more is better.
     Bytes,
+    /// Thousands of messages in a second; more is better.
+    Thousands,
+    /// So many for a thousand messages; less is better.
+    PerThousand,
+    /// So many in a second; less is better.
+    PerSecond,
+}
+
+impl Unit {
+    fn more_is_better(self) -> bool {
+        matches!(self, Self::Rate | Self::Bytes | Self::Thousands)
+    }
 }
 
 /// What came of one run.
@@ -24,6 +42,12 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// Of parts, of which there is one at least, and their mean.
+    pub fn of_parts(parts: Vec<f64>) -> Self {
+        let mean = parts.iter().sum::<f64>() / parts.len() as f64;
+        Self { mean, parts }
+    }
+
     /// Half of everything.
     pub fn half(&self) -> Self {
         Self {
@@ -104,9 +128,9 @@ pub fn finish(rows: Vec<Row>) -> Vec<Finished> {
         let mut means: Vec<f64> = row.rounds.iter().copied().flatten().collect();
         means.sort_by(f64::total_cmp);
         row.parts.sort_by(f64::total_cmp);
-        let worst = match row.unit {
-            Unit::Ns => 0.99,
-            Unit::Rate | Unit::Bytes => 0.01,
+        let worst = match row.unit.more_is_better() {
+            true => 0.01,
+            false => 0.99,
         };
         (!means.is_empty()).then(|| Finished {
             median: at(&means, 0.5),
@@ -124,6 +148,9 @@ fn unit_name(unit: Unit) -> &'static str {
         Unit::Ns => "ns",
         Unit::Rate => "M/s",
         Unit::Bytes => "MB/s",
+        Unit::Thousands => "k/s",
+        Unit::PerThousand => "/1000",
+        Unit::PerSecond => "/s",
     }
 }
 
@@ -135,9 +162,9 @@ fn verdict(done: &Finished) -> String {
         Some(_) => done.ratio,
         None => Some(done.median),
     };
-    let reached = value.is_some_and(|value| match done.row.unit {
-        Unit::Ns => value <= aim,
-        Unit::Rate | Unit::Bytes => value >= aim,
+    let reached = value.is_some_and(|value| match done.row.unit.more_is_better() {
+        true => value >= aim,
+        false => value <= aim,
     });
     format!("{aim} {}", if reached { "reached" } else { "missed" })
 }
@@ -193,9 +220,101 @@ pub fn to_json(rows: &[Finished]) -> String {
                 "against": row.against,
                 "ratio": done.ratio.map(rounded),
                 "aim": row.aim,
-                "more_is_better": row.unit != Unit::Ns,
+                "more_is_better": row.unit.more_is_better(),
             })
         })
         .collect();
     Value::from(rows).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(parts: &[f64]) -> Option<Figure> {
+        Some(Figure::of_parts(parts.to_vec()))
+    }
+
+    fn row(name: &str, unit: Unit, against: Option<&'static str>, rounds: &[f64]) -> Row {
+        let mut row = Row::new(name.to_owned(), unit, against, Some(2.0));
+        rounds.iter().for_each(|round| row.add(figure(&[*round])));
+        row
+    }
+
+    fn value(rows: &[Finished], at: usize) -> Value {
+        let rows: Value = serde_json::from_str(&to_json(rows)).unwrap();
+        rows[at].clone()
+    }
+
+    #[test]
+    fn median_and_spread_are_of_runs_and_p99_of_parts() {
+        let mut times = Row::new("times".to_owned(), Unit::Ns, None, None);
+        let mut rates = Row::new("rates".to_owned(), Unit::Rate, None, None);
+        for run in [3, 1, 2] {
+            let parts: Vec<f64> = (1..=100).map(|part| f64::from(run * 1000 + part)).collect();
+            times.add(figure(&parts));
+            rates.add(figure(&parts));
+        }
+        times.add(None);
+        let rows = finish(vec![times, rates]);
+        for at in [0, 1] {
+            let row = value(&rows, at);
+            assert_eq!(row["runs"], 3);
+            assert_eq!(row["median"], 2050.5);
+            assert_eq!(row["min"], 1050.5);
+            assert_eq!(row["max"], 3050.5);
+        }
+        // The longest of a hundred, or the least of a hundred.
+        assert_eq!(value(&rows, 0)["p99"], 3097.0);
+        assert_eq!(value(&rows, 1)["p99"], 1004.0);
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_those_within_a_round() {
+        // The machine was ten times slower in the second round, for both.
+        let mut limit = row("limit", Unit::Ns, None, &[10.0, 100.0, 10.0]);
+        let held = row(
+            "held",
+            Unit::Ns,
+            Some("limit"),
+            &[15.0, 150.0, 30.0, 900.0, 900.0],
+        );
+        limit.add(None);
+        let mut gap = row("gap", Unit::Ns, Some("limit"), &[20.0]);
+        gap.add(None);
+        let rows = finish(vec![limit, held, gap]);
+        assert_eq!(value(&rows, 0)["ratio"], Value::Null);
+        assert_eq!(value(&rows, 1)["ratio"], 1.5);
+        assert_eq!(value(&rows, 2)["ratio"], 2.0);
+        assert_eq!(value(&rows, 2)["runs"], 1);
+    }
+
+    #[test]
+    fn an_aim_is_the_most_or_the_least() {
+        for (unit, rounds, verdict_is) in [
+            (Unit::Ns, [1.9], "2 reached"),
+            (Unit::Ns, [2.1], "2 missed"),
+            (Unit::PerThousand, [2.1], "2 missed"),
+            (Unit::PerSecond, [0.0], "2 reached"),
+            (Unit::Rate, [1.9], "2 missed"),
+            (Unit::Thousands, [2.0], "2 reached"),
+            (Unit::Bytes, [1.0], "2 missed"),
+        ] {
+            let rows = finish(vec![row("own", unit, None, &rounds)]);
+            assert_eq!(verdict(&rows[0]), verdict_is);
+            assert_eq!(value(&rows, 0)["more_is_better"], unit.more_is_better());
+        }
+        // Held against a row that is not there.
+        let rows = finish(vec![row("own", Unit::Ns, Some("none"), &[1.0])]);
+        assert_eq!(verdict(&rows[0]), "2 missed");
+    }
+
+    #[test]
+    fn rows_without_figures_are_left_out() {
+        let mut none = Row::new("none".to_owned(), Unit::Ns, None, None);
+        none.add(None);
+        let rows = finish(vec![none, row("one", Unit::Ns, None, &[1.0])]);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(value(&rows, 0)["name"], "one");
+    }
 }
