@@ -27,7 +27,7 @@
 //! - [`arch`]: starting, stopping and parking a CPU
 //! - [`notifier`]: what the host calls when it ends, sleeps or panics
 //! - [`link`]: messages between two kernels
-//! - [`fault`]: faults to order, for tests
+//! - [`fault`], [`bench`]: faults to order, for tests, and times, for the benchmark
 //!
 //! [`abi`] is what two kernels share. [`guest`] is the other side: console, clock, power.
 
@@ -39,6 +39,7 @@ use kernel::{
 mod abi;
 #[path = "../../arch/x86/kernel/multikernel/mod.rs"]
 mod arch;
+mod bench;
 mod connect;
 mod cpu;
 mod cpu_ledger;

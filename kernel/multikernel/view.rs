@@ -17,6 +17,7 @@ use kernel::{
 };
 
 use crate::{
+    bench::Bench,
     cpu_ledger::CpuOwner,
     fault::Knobs,
     ledger::{Entry, Owner},
@@ -36,6 +37,7 @@ pub(crate) struct View {
     #[pin]
     vsock: File<Vsock>,
     _knobs: Knobs,
+    _bench: Bench,
     _directory: Dir,
 }
 
@@ -49,6 +51,7 @@ impl View {
             links <- directory.read_only_file(Self::LINKS, Links),
             vsock <- directory.read_only_file(Self::VSOCK, Vsock),
             _knobs: Knobs::new(&directory)?,
+            _bench: Bench::new(&directory)?,
             _directory: directory.clone(),
         })
     }

@@ -174,6 +174,32 @@ pub(crate) fn call(
     answer: &mut [u8],
     timeout_ms: u32,
 ) -> Result<usize> {
+    call_and(wait, link, to, port, request, answer, timeout_ms)
+}
+
+/// As [`call`], but does not sleep for the answer.
+#[cfg(CONFIG_MULTIKERNEL_BENCH)]
+pub(crate) fn call_spinning(
+    link: &Arc<Link>,
+    to: Option<u32>,
+    port: u32,
+    request: &[u8],
+    answer: &mut [u8],
+    timeout_ms: u32,
+) -> Result<usize> {
+    call_and(spin, link, to, port, request, answer, timeout_ms)
+}
+
+/// Calls a port, and has `wait` wait for the answer.
+fn call_and(
+    wait: impl FnOnce(&Place, &mut [u8], Jiffies) -> Result<usize>,
+    link: &Arc<Link>,
+    to: Option<u32>,
+    port: u32,
+    request: &[u8],
+    answer: &mut [u8],
+    timeout_ms: u32,
+) -> Result<usize> {
     if request.len() > CALL_MAX {
         return Err(EMSGSIZE);
     }
@@ -190,8 +216,7 @@ pub(crate) fn call(
         loop {
             match link.send(to, MESSAGE_CALL, port, &message) {
                 Err(EAGAIN) => wait_for_credit(place, &mut left)?,
-                Err(error) => return Err(error),
-                Ok(()) => return wait(place, answer, left),
+                result => break result.and_then(|()| wait(place, answer, left)),
             }
         }
     });
@@ -237,21 +262,55 @@ fn leave(place: &Place) {
     drop(link);
 }
 
+/// What has become of a call, with its answer put at the beginning of `answer`; `None`: it waits.
+fn outcome(pending: &Pending, answer: &mut [u8]) -> Option<Result<usize>> {
+    let result = match pending.progress {
+        Progress::Waiting => return None,
+        Progress::Gone => Err(EPIPE),
+        Progress::Answered(0, length) => {
+            match (pending.answer.get(..length), answer.get_mut(..length)) {
+                (Some(from), Some(to)) => {
+                    to.copy_from_slice(from);
+                    Ok(length)
+                }
+                _ => Err(EMSGSIZE),
+            }
+        }
+        Progress::Answered(status, _) => Err(error_of(status)),
+    };
+    Some(result)
+}
+
+/// Waits for an answer without giving up the CPU, which takes interrupts meanwhile.
+#[cfg(CONFIG_MULTIKERNEL_BENCH)]
+fn spin(place: &Place, answer: &mut [u8], left: Jiffies) -> Result<usize> {
+    use kernel::{
+        processor::cpu_relax,
+        time::{
+            Instant,
+            Monotonic, //
+        }, //
+    };
+
+    let begin = Instant::<Monotonic>::now();
+    // CAST: A `usize` has 64 bits.
+    let longest_ms = (left as i64).saturating_mul(1000) / i64::from(kernel::bindings::CONFIG_HZ);
+    loop {
+        if let Some(result) = outcome(&place.pending.lock(), answer) {
+            return result;
+        }
+        if begin.elapsed().as_millis() > longest_ms {
+            return Err(ETIMEDOUT);
+        }
+        cpu_relax();
+    }
+}
+
 fn wait(place: &Place, answer: &mut [u8], mut left: Jiffies) -> Result<usize> {
     let mut pending = place.pending.lock();
     loop {
-        match pending.progress {
-            Progress::Waiting => {}
-            Progress::Gone => return Err(EPIPE),
-            Progress::Answered(0, length) => {
-                let from = pending.answer.get(..length).ok_or(EMSGSIZE)?;
-                answer
-                    .get_mut(..length)
-                    .ok_or(EMSGSIZE)?
-                    .copy_from_slice(from);
-                return Ok(length);
-            }
-            Progress::Answered(status, _) => return Err(error_of(status)),
+        if let Some(result) = outcome(&pending, answer) {
+            return result;
         }
         match place.changed.wait_interruptible_timeout(&mut pending, left) {
             CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
