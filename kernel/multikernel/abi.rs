@@ -250,9 +250,12 @@ pub const LANE_SLOT_BYTES: usize = 64;
 pub const LANE_SLOTS_MIN: u32 = 16;
 /// The most slots of a lane.
 pub const LANE_SLOTS_MAX: u32 = 65536;
-/// Bytes of a lane before its slots: two cache lines that may be fetched together, with
-/// [`LaneHead`].
-pub const LANE_HEAD_BYTES: usize = 128;
+/// Bytes of a lane before its slots, with [`LaneHead`]: two pairs of cache lines, of which those of
+/// a pair may be fetched together.
+pub const LANE_HEAD_BYTES: usize = 256;
+/// What lanes begin at a multiple of, and fill: a page, so that a process can be given a lane and
+/// nothing else.
+pub const LANE_ALIGN: u64 = 4096;
 
 /// Kind of a slot (bits 48 to 55 of its stamp): the first of a message, whose kind is in
 /// [`LANE_KIND`].
@@ -374,13 +377,11 @@ pub struct LinkLane {
     pub state: u32,
     /// Which CPU of the sending side looks after a port's lane.
     pub cpu: u32,
-    /// Odd: the sender waits for credit, and needs a doorbell. Another odd number each time.
-    pub waiting: u64,
     /// Zero; keeps lanes on cache lines of their own.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 6],
 }
 
-/// Beginning of a lane; written by the receiving side alone.
+/// Beginning of a lane; written by the receiving side, all but `waiting`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct LaneHead {
@@ -395,8 +396,13 @@ pub struct LaneHead {
     pub cpu: u32,
     /// Zero.
     pub reserved1: u32,
-    /// Zero; keeps the head away from the slots.
+    /// Zero; keeps what the sides write on cache lines of their own.
     pub reserved2: [u64; 6],
+    /// Odd: the sender of a port's lane waits for credit, and needs a doorbell. Another odd number
+    /// each time. Written by the sending side.
+    pub waiting: u64,
+    /// Zero; keeps it away from the slots.
+    pub reserved3: [u64; 15],
 }
 
 /// A buffer in the data area of the side that sends. Payload of a message with [`LANE_BUFFER`].
@@ -550,10 +556,10 @@ const _: () = {
     assert!(offset_of!(LinkLane, to) == 4);
     assert!(offset_of!(LinkLane, state) == 8);
     assert!(offset_of!(LinkLane, cpu) == 12);
-    assert!(offset_of!(LinkLane, waiting) == 16);
     assert!(size_of::<LinkLane>() == 64);
     assert!(offset_of!(LaneHead, asleep) == 64);
     assert!(offset_of!(LaneHead, cpu) == 72);
+    assert!(offset_of!(LaneHead, waiting) == 128);
     assert!(size_of::<LaneHead>() == LANE_HEAD_BYTES);
     assert!(LANE_BUFFER & LANE_KIND == LANE_BUFFER && MESSAGE_REPLY < LANE_BUFFER);
     assert!(offset_of!(BufferName, length) == 4);

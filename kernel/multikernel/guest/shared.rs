@@ -185,9 +185,11 @@ pub(super) fn map_link(base: u64, size: u64) -> Result<Region> {
 ///
 /// # Invariants
 ///
-/// `base` is page-aligned, and the start of `size` bytes that `memremap()` has mapped.
+/// `base` is page-aligned, and the start of `size` bytes that `memremap()` has mapped, which are
+/// those at the physical address `phys`.
 pub(super) struct Mapped {
     base: *mut c_void,
+    phys: u64,
     size: u64,
     /// Whether the region in it is not used any more.
     over: Atomic<bool>,
@@ -226,6 +228,7 @@ impl Mapped {
         // INVARIANT: As just mapped, from a page-aligned address.
         Ok(Self {
             base: mapped,
+            phys: base,
             size,
             over: Atomic::new(false),
         })
@@ -275,7 +278,7 @@ impl Drop for Leased {
 fn region(mapped: &Mapped, lease: Option<Arc<dyn Lease>>) -> Result<Region> {
     // SAFETY: By the invariants of `Mapped`, which a lease keeps; without one the caller does not
     // drop it once this has succeeded.
-    unsafe { Region::of_other(mapped.base.cast(), mapped.size, lease) }.map_err(|why| {
+    unsafe { Region::of_other(mapped.base.cast(), mapped.phys, mapped.size, lease) }.map_err(|why| {
         pr_err!("no link: {:?}\n", why);
         EPROTO
     })

@@ -11,9 +11,11 @@
 //! | then for each side, from a page's beginning on: | |
 //! | [`LinkState`] | 64 bytes |
 //! | [`LinkBell`], as many as CPUs | 64 bytes each |
-//! | [`LinkLane`], as many as lanes | 64 bytes each, to a multiple of 128 |
-//! | lanes | [`LANE_HEAD_BYTES`] and the slots, each |
+//! | [`LinkLane`], as many as lanes | 64 bytes each |
+//! | lanes, each from a page's beginning on | [`LANE_HEAD_BYTES`] and the slots |
 //! | data | from a page's beginning on |
+//!
+//! So a process that has a lane mapped has nothing else of the link.
 //!
 //! This file uses `core` alone, has no `unsafe` and needs no lock.
 
@@ -28,6 +30,7 @@ use crate::abi::{
     LinkSide,
     LinkState,
     ABI_VERSION,
+    LANE_ALIGN,
     LANE_HEAD_BYTES,
     LANE_SLOTS_MAX,
     LANE_SLOTS_MIN,
@@ -101,9 +104,8 @@ impl Layout {
             let bells = state + size_of::<LinkState>() as u64;
             let directory = bells + u64::from(side.cpus) * size_of::<LinkBell>() as u64;
             let lanes = (directory + u64::from(side.lanes) * size_of::<LinkLane>() as u64)
-                .next_multiple_of(LANE_HEAD_BYTES as u64);
-            let data =
-                (lanes + u64::from(side.lanes) * lane_bytes(lane_slots)).next_multiple_of(PAGE);
+                .next_multiple_of(LANE_ALIGN);
+            let data = lanes + u64::from(side.lanes) * lane_bytes(lane_slots);
             end = data + u64::from(side.data_bytes);
             Ok(Places {
                 state,
@@ -196,9 +198,9 @@ impl Layout {
     }
 }
 
-/// Bytes of a lane.
+/// Bytes of a lane: whole pages.
 pub fn lane_bytes(slots: u32) -> u64 {
-    (LANE_HEAD_BYTES + slots as usize * LANE_SLOT_BYTES) as u64
+    ((LANE_HEAD_BYTES + slots as usize * LANE_SLOT_BYTES) as u64).next_multiple_of(LANE_ALIGN)
 }
 
 #[cfg(any(test, CONFIG_MULTIKERNEL_KUNIT_TEST))]
@@ -255,7 +257,8 @@ mod tests {
             assert_eq!(layout.bell(side, has.cpus), None);
             assert_eq!(layout.lane(side, has.lanes), None);
             assert_eq!(layout.directory(side, has.lanes), None);
-            assert_eq!(layout.lane(side, 0).map(|at| at % 128), Some(0));
+            assert_eq!(layout.lane(side, 0).map(|at| at % PAGE), Some(0));
+            assert_eq!(layout.lane(side, 1).map(|at| at % PAGE), Some(0));
         }
         assert_eq!(end, layout.size());
         assert_eq!(layout.size() % PAGE, 0);

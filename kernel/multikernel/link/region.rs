@@ -30,7 +30,10 @@ use super::{
         LaneMemory,
         WORDS, //
     },
-    layout::Layout,
+    layout::{
+        lane_bytes,
+        Layout, //
+    },
     wake::{
         BellMemory,
         Rung, //
@@ -60,6 +63,8 @@ use crate::{
 /// as long as `self` lives.
 pub(crate) struct Region {
     base: *mut u8,
+    /// The same, as physical address.
+    phys: u64,
     layout: Layout,
     /// What keeps the memory, if it is this kernel's own.
     pages: Option<SharedPages>,
@@ -91,6 +96,7 @@ impl Region {
         // INVARIANT: Pages begin at a page's beginning, and live for as long as `pages`.
         Ok(Self {
             base: pages.address(),
+            phys: pages.phys(),
             layout,
             pages: Some(pages),
             _lease: None,
@@ -106,10 +112,11 @@ impl Region {
     /// # Safety
     ///
     /// `base` is page-aligned, and `size` bytes from there can be read and written for as long as
-    /// the lease lives, or for ever if there is none.
+    /// the lease lives, or for ever if there is none; they are those at the physical address `phys`.
     #[cfg(CONFIG_MULTIKERNEL_GUEST)]
     pub(crate) unsafe fn of_other(
         base: *mut u8,
+        phys: u64,
         size: u64,
         lease: Option<Arc<dyn Lease>>,
     ) -> Result<Self, Unusable> {
@@ -122,6 +129,7 @@ impl Region {
         // INVARIANT: By the caller's promise; the layout is not larger than `size`.
         Ok(Self {
             base,
+            phys,
             layout: Layout::of_header(&header, size)?,
             pages: None,
             _lease: lease,
@@ -318,7 +326,7 @@ impl Region {
 
     /// The bell of the sender of a port's lane, who waits for credit.
     pub(crate) fn writer_bell(&self, side: usize, lane: u32) -> Option<PortBell<'_>> {
-        let at = self.layout.directory(side, lane)? + offset_of!(LinkLane, waiting) as u64;
+        let at = self.layout.lane(side, lane)? + offset_of!(LaneHead, waiting) as u64;
         Some(PortBell(self.long(at)?))
     }
 
@@ -330,6 +338,13 @@ impl Region {
             apic_id: self.word(at + offset_of!(LinkBell, apic_id) as u64)?,
             online: self.word(at + offset_of!(LinkBell, online) as u64)?,
         })
+    }
+
+    /// Where the pages of a lane are in which a side sends: physical address and bytes, which are
+    /// nobody else's, and stay for as long as `self` lives.
+    pub(crate) fn lane_pages(&self, side: usize, lane: u32) -> Option<(u64, u64)> {
+        let at = self.layout.lane(side, lane)?;
+        Some((self.phys + at, lane_bytes(self.layout.lane_slots())))
     }
 
     /// The memory of a lane in which a side sends.
