@@ -31,6 +31,8 @@
 mod receiver;
 #[path = "lane/sender.rs"]
 mod sender;
+#[path = "turns.rs"]
+mod turns;
 
 pub use self::{
     receiver::Receiver,
@@ -164,29 +166,29 @@ mod tests {
     use super::*;
     use core::cell::Cell;
 
-    const SLOTS: usize = abi::LANE_SLOTS_MIN as usize;
-    const LONGEST: usize = FIRST_BYTES + (SLOTS / 2 - 1) * NEXT_BYTES;
-    const SHAPE: Shape = Shape {
+    pub(super) const SLOTS: usize = abi::LANE_SLOTS_MIN as usize;
+    pub(super) const LONGEST: usize = FIRST_BYTES + (SLOTS / 2 - 1) * NEXT_BYTES;
+    pub(super) const SHAPE: Shape = Shape {
         mask: SLOTS - 1,
         epoch: 3,
     };
     /// Where each test begins: at 0, before the stamps' sequence wraps, and before positions do.
-    const STARTS: [u64; 3] = [0, (1 << 32) - 37, u64::MAX - 36];
+    pub(super) const STARTS: [u64; 3] = [0, (1 << 32) - 37, u64::MAX - 36];
 
-    struct Memory {
-        head: Cell<u64>,
-        slots: [[Cell<u64>; WORDS]; SLOTS],
+    pub(super) struct Memory {
+        pub(super) head: Cell<u64>,
+        pub(super) slots: [[Cell<u64>; WORDS]; SLOTS],
     }
 
     impl Memory {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             Self {
                 head: Cell::new(0),
                 slots: [const { [const { Cell::new(0) }; WORDS] }; SLOTS],
             }
         }
 
-        fn word(&self, position: u64, word: usize) -> &Cell<u64> {
+        pub(super) fn word(&self, position: u64, word: usize) -> &Cell<u64> {
             &self.slots[position as usize % SLOTS][word]
         }
     }
@@ -212,7 +214,7 @@ mod tests {
         }
     }
 
-    fn pair(memory: &Memory, start: u64) -> (Sender<&Memory>, Receiver<&Memory>) {
+    pub(super) fn pair(memory: &Memory, start: u64) -> (Sender<&Memory>, Receiver<&Memory>) {
         (
             Sender::at(memory, SHAPE, start),
             Receiver::at(memory, SHAPE, start),
@@ -220,11 +222,11 @@ mod tests {
     }
 
     /// Bytes of which no two neighbours are equal, and no two payloads.
-    fn payload(seed: usize) -> [u8; LONGEST] {
+    pub(super) fn payload(seed: usize) -> [u8; LONGEST] {
         core::array::from_fn(|i| (i * 7 + seed * 13 + 1) as u8)
     }
 
-    fn header(length: usize) -> Result<Option<Header>, Broken> {
+    pub(super) fn header(length: usize) -> Result<Option<Header>, Broken> {
         Ok(Some(Header {
             kind: 5,
             port: 0xfedc_ba98,
@@ -232,7 +234,7 @@ mod tests {
         }))
     }
 
-    fn send(sender: &mut Sender<&Memory>, bytes: &[u8]) -> Result<(), SendError> {
+    pub(super) fn send(sender: &mut Sender<&Memory>, bytes: &[u8]) -> Result<(), SendError> {
         sender.send(5, 0xfedc_ba98, bytes)
     }
 

@@ -75,6 +75,12 @@ impl Sleeper {
         }
     }
 
+    /// Whether `asleep` is what this sleeper said last, or what a program that shares the bell with
+    /// it made of that: the next even number.
+    pub fn is_own(&self, asleep: u64) -> bool {
+        asleep == self.sleep || (self.is_asleep() && asleep == self.sleep.wrapping_add(1))
+    }
+
     /// Whether it has announced that a doorbell is needed.
     pub fn is_asleep(&self) -> bool {
         self.sleep & 1 != 0

@@ -20,15 +20,15 @@ const AHEAD: u64 = 16;
 /// The receiving side of a lane.
 #[derive(Debug)]
 pub struct Receiver<M> {
-    memory: M,
-    shape: Shape,
+    pub(super) memory: M,
+    pub(super) shape: Shape,
     /// The next position to be read.
-    head: u64,
+    pub(super) head: u64,
     /// The head that the sender has been told.
-    published: u64,
+    pub(super) published: u64,
     /// Where [`Self::look_ahead()`] was last called, or there was nothing.
-    looked: u64,
-    broken: bool,
+    pub(super) looked: u64,
+    pub(super) broken: bool,
 }
 
 impl<M: LaneMemory> Receiver<M> {
@@ -47,6 +47,11 @@ impl<M: LaneMemory> Receiver<M> {
     /// Slots that have been taken, since the beginning.
     pub fn head(&self) -> u64 {
         self.head
+    }
+
+    /// Slots of which the sender has been told that they have been taken.
+    pub fn published(&self) -> u64 {
+        self.published
     }
 
     /// Whether the lane has been found broken.

@@ -21,15 +21,15 @@ const AHEAD: usize = 64;
 /// The sending side of a lane.
 #[derive(Debug)]
 pub struct Sender<M> {
-    memory: M,
-    shape: Shape,
+    pub(super) memory: M,
+    pub(super) shape: Shape,
     /// The next position to be written.
-    tail: u64,
+    pub(super) tail: u64,
     /// The head as last seen: everything before it is the sender's again.
-    head: u64,
+    pub(super) head: u64,
     /// How often there was no credit.
-    stalls: u64,
-    broken: bool,
+    pub(super) stalls: u64,
+    pub(super) broken: bool,
 }
 
 impl<M: LaneMemory> Sender<M> {

@@ -401,6 +401,80 @@ pub fn receiver_against_sender(bytes: &[u8]) {
     }
 }
 
+/// Lanes that are taken back from a program that did what it likes in them, as does the other side.
+pub fn program_against_recovery(bytes: &[u8]) {
+    let input = &Input(Cell::new(bytes));
+    let memory = &Memory::new(input);
+    let start = input.position();
+    memory.head.set(start);
+    let mut sender = Sender::at(memory, memory.shape, start);
+    let mut receiver = Receiver::at(memory, memory.shape, start);
+    let slots = memory.shape.slots();
+    let mut broken = (false, false);
+    while !input.is_empty() {
+        let (tail, head) = (sender.tail(), receiver.head());
+        match input.byte() % 8 {
+            // What a good program does, or the kernel.
+            0 | 1 => {
+                let length = input.number(2) as usize % (memory.shape.longest() + 1);
+                let _ = sender.send(1, 2, &vec![0x55; length]);
+            }
+            2 => {
+                let _ = receiver.receive(&mut []);
+            }
+            3 => receiver.publish(),
+            4 => {
+                let (_, log) = memory.hostile(tail, || sender.finds_credit(slots / 2));
+                assert!(log.len() <= 1 + 2 * slots);
+                assert!(log
+                    .iter()
+                    .all(|at| matches!(at, Access::Load(..) | Access::LoadHead(_))));
+            }
+            5 => {
+                let (_, log) = memory.hostile(head, || receiver.finds_message());
+                assert!(matches!(
+                    log[..],
+                    [Access::LoadHead(_), Access::Load(_, 0, _)]
+                ));
+            }
+            6 => {
+                let (result, log) = memory.hostile(tail, || sender.recover());
+                let heads = log.iter().filter_map(|access| match access {
+                    Access::LoadHead(head) => Some(*head),
+                    _ => None,
+                });
+                let heads: Vec<u64> = heads.collect();
+                assert_eq!(heads.len(), 1);
+                assert!(log.len() <= 2 + 4 * slots);
+                let used = sender.tail().wrapping_sub(heads[0]) as usize;
+                assert!(result.is_err() || (!broken.0 && used <= slots));
+                broken.0 |= result.is_err();
+                for access in &log {
+                    if let Access::Store(slot, word) = *access {
+                        // A stamp in a slot that is free.
+                        let by = slot.wrapping_sub(sender.tail() as usize) % slots;
+                        assert!(result.is_ok() && word == 0 && by < slots - used);
+                    }
+                }
+                if broken.0 {
+                    assert_eq!(sender.tail(), tail);
+                    assert!(sender.send(1, 2, b"x").is_err());
+                }
+            }
+            _ => {
+                let (result, log) = memory.hostile(head, || receiver.recover());
+                assert!(log.len() <= 3 && matches!(log[0], Access::LoadHead(_)));
+                broken.1 |= result.is_err();
+                match result {
+                    Ok(()) => assert_eq!(log[0], Access::LoadHead(receiver.head())),
+                    Err(Broken) => assert_eq!(receiver.head(), head),
+                }
+                assert!(!broken.1 || receiver.is_broken());
+            }
+        }
+    }
+}
+
 /// Only the message's own slots are written, no slot is read, and the first stamp is last.
 fn judge_stores(log: &[Access], tail: u64, needed: usize, slots: usize) {
     let mut seen = [[false; WORDS]; SLOTS_MAX];

@@ -274,6 +274,11 @@ proptest! {
     }
 
     #[test]
+    fn hostile_program(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        hostile::program_against_recovery(&bytes);
+    }
+
+    #[test]
     fn any_header(bytes in prop::collection::vec(any::<u8>(), 40..80)) {
         hostile::header_against_layout(&bytes);
     }
