@@ -525,9 +525,12 @@ impl AnonFile for InstanceFile {
         }
     }
 
-    fn mapping(&self) -> Result<(u64, u64)> {
+    fn mapping(&self, offset: u64, bytes: u64) -> Result<u64> {
         check_capable()?;
-        Ok((self.shared.phys(), abi::SHARED_SIZE))
+        if offset != 0 || bytes > abi::SHARED_SIZE {
+            return Err(EINVAL);
+        }
+        Ok(self.shared.phys())
     }
 
     fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {

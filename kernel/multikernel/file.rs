@@ -11,15 +11,24 @@ use kernel::{
     bindings,
     error::{from_err_ptr, to_result},
     fs::file::{File, FileDescriptorReservation},
+    mm::virt::{
+        self,
+        VmaNew, //
+    },
     prelude::*,
     str::CStr,
     sync::{aref::ARef, poll::PollTable}, //
 };
 
+use crate::memory::PAGE_SIZE;
+
 /// What stands behind an anonymous file.
 pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// Shown as `anon_inode:NAME` in `/proc/PID/fd`.
     const NAME: &'static CStr;
+
+    /// Whether what mmap(2) maps is for one process alone: fork(2) leaves it out.
+    const OF_ONE_PROCESS: bool = false;
 
     /// An ioctl(2).
     ///
@@ -30,13 +39,13 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
         Err(ENOTTY)
     }
 
-    /// Physical address and size of what mmap(2) maps at offset 0. It stays what it is for as long
-    /// as `self` lives.
+    /// What mmap(2) of so many bytes maps at an offset, both multiples of a page: its physical
+    /// address. All of these bytes stay what they are for as long as `self` lives.
     ///
     /// # Errors
     ///
     /// The errno that mmap(2) fails with.
-    fn mapping(&self) -> Result<(u64, u64)> {
+    fn mapping(&self, _offset: u64, _bytes: u64) -> Result<u64> {
         Err(ENODEV)
     }
 
@@ -172,32 +181,35 @@ impl<T: AnonFile> Operations<T> {
         file: *mut bindings::file,
         vma: *mut bindings::vm_area_struct,
     ) -> kernel::ffi::c_int {
+        // SAFETY: The VFS gives a valid area, which nobody else sees yet.
+        let area = unsafe { VmaNew::from_raw(vma) };
         // SAFETY: The file is open during the call, and after it for as long as the mapping lives.
-        let (base, size) = match unsafe { Self::data(file) }.mapping() {
-            Ok(mapping) => mapping,
-            Err(error) => return error.to_errno(),
-        };
-        // SAFETY: The VFS gives a valid area.
-        let result = unsafe {
-            let area = &mut *vma;
-            let range = &area.__bindgen_anon_1.__bindgen_anon_1;
-            let (start, length) = (range.vm_start, range.vm_end - range.vm_start);
-            let flags = area.__bindgen_anon_2.vm_flags;
-            if area.vm_pgoff != 0
-                || length as u64 > size
-                || flags & kernel::mm::virt::flags::SHARED == 0
-            {
-                return EINVAL.to_errno();
+        let data = unsafe { Self::data(file) };
+        // SAFETY: As above.
+        let (page, protection) = unsafe { ((*vma).vm_pgoff, (*vma).vm_page_prot) };
+        let length = area.end() - area.start();
+        let result = (|| {
+            if area.flags() & virt::flags::SHARED == 0 {
+                return Err(EINVAL);
             }
-            // Mapped pages are those of `data`, which the mapping's reference to the file keeps.
-            to_result(bindings::remap_pfn_range(
-                vma,
-                start,
-                (base / crate::memory::PAGE_SIZE) as usize,
-                length,
-                area.vm_page_prot,
-            ))
-        };
+            area.try_clear_mayexec()?;
+            let offset = (page as u64).checked_mul(PAGE_SIZE).ok_or(EINVAL)?;
+            let base = data.mapping(offset, length as u64)?;
+            if T::OF_ONE_PROCESS {
+                area.set_dontcopy();
+            }
+            // SAFETY: The area is being set up. Mapped pages are those of `data`, which the
+            // mapping's reference to the file keeps.
+            to_result(unsafe {
+                bindings::remap_pfn_range(
+                    vma,
+                    area.start(),
+                    (base / PAGE_SIZE) as usize,
+                    length,
+                    protection,
+                )
+            })
+        })();
         match result {
             Ok(()) => 0,
             Err(error) => error.to_errno(),

@@ -11,7 +11,7 @@
 //! tested on the build machine:
 //!
 //! - [`layout`]: where in the region things are
-//! - [`lane`]: slots there and back
+//! - [`lane`]: slots there and back; its `turns.rs` for those that a program sends or takes
 //! - [`data`]: what is longer than a lane; no message of the kernel's own is
 //! - [`wake`]: when a doorbell is rung
 //! - [`region`]: the memory itself
@@ -20,6 +20,7 @@
 //! - [`call`]: messages that are answered
 //! - [`channel`]: ports of user space
 //! - `vsock`: sockets of AF_VSOCK, by a port of the kernel's
+//! - [`mapped`]: ports whose lanes a process has mapped
 //! - [`peer`]: links to instances, as the host makes them, and to the host, as a spawn finds it
 //! - [`offer`]: what host and spawn say to each other about links between spawns
 //! - [`grant`]: which spawns may have one, and what is to be done for it
@@ -33,6 +34,7 @@ pub(crate) mod grant;
 pub(crate) mod inbox;
 pub(crate) mod lane;
 pub(crate) mod layout;
+pub(crate) mod mapped;
 pub(crate) mod offer;
 pub(crate) mod outbox;
 pub(crate) mod peer;

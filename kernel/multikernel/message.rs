@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages of user space: the ioctls that call a port and open one, and the port fd.
+//! Messages of user space: the ioctls that call a port and open one. `port.rs` has the port fd.
 //!
 //! The same on the host, where an instance fd says which kernel is meant, and in a spawn, where it
 //! is the host. No state of its own, no lock.
 
 use kernel::{
-    fs::File,
     prelude::*,
-    str::CStr,
-    sync::{
-        poll::PollTable,
-        Arc, //
-    },
+    sync::Arc,
     uaccess::UserSlice,
     uapi, //
 };
@@ -23,16 +18,13 @@ use crate::{
         check_flags,
         command, //
     },
-    file::{
-        self,
-        AnonFile, //
-    },
     instance::Handle,
     link::{
         call,
         channel::Channel,
         outbox::Link, //
     },
+    port,
     registry::Subsystem,
     user::UserStruct, //
 };
@@ -110,34 +102,9 @@ fn open_port(link: impl FnOnce() -> Result<Arc<Link>>, argument: usize) -> Resul
     if request.value.port < abi::PORT_USER {
         return Err(EINVAL);
     }
-    let file = file::open(PortFile(Channel::open(&link()?, request.value.port)?))?;
+    let file = port::open(Channel::open(&link()?, request.value.port)?)?;
     request.value.fd = file.descriptor();
     request.write()?;
     file.install();
     Ok(())
-}
-
-/// What is behind a port fd.
-struct PortFile(Arc<Channel>);
-
-impl AnonFile for PortFile {
-    const NAME: &'static CStr = c"[multikernel-port]";
-
-    fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
-        self.0.read(address, bytes, wait)
-    }
-
-    fn write(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
-        self.0.write(address, bytes, wait)
-    }
-
-    fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
-        self.0.poll(file, table)
-    }
-}
-
-impl Drop for PortFile {
-    fn drop(&mut self) {
-        self.0.close();
-    }
 }

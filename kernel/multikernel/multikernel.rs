@@ -17,6 +17,7 @@
 //! - [`connect`]: which of them may talk to each other
 //! - [`shutdown`], `suspend`, [`panic`]: what the end or the sleep of the host means for them
 //! - [`message`]: messages of user space
+//! - [`port`]: the port fd
 //! - [`device`], [`view`]: how user space does and sees it
 //!
 //! Safe wrappers, where `unsafe` is:
@@ -62,6 +63,7 @@ mod message;
 mod notifier;
 mod panic;
 mod pool;
+mod port;
 mod pulse;
 mod registry;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]

@@ -51,6 +51,7 @@ unsafe impl Plain for uapi::multikernel_ioctl_open_port {}
 unsafe impl Plain for uapi::multikernel_ioctl_connect {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_link {}
+unsafe impl Plain for uapi::multikernel_ioctl_map_port {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_event {}
 // SAFETY: As above.

@@ -69,7 +69,8 @@
  *    machine cannot honour.
  *  - EBUSY: a CPU or memory range that is lent already; an instance that is
  *    running, or on which another call is in progress; nothing new is begun
- *    while the host goes down.
+ *    while the host goes down; read(2) or write(2) of a port that is taken over
+ *    to be mapped.
  *  - EADDRNOTAVAIL: memory that is not in the pool; a kexec segment or entry
  *    that is not inside the instance's memory.
  *  - ENOSPC: the pool, or the memory below 1 MiB, has no free range that is
@@ -90,6 +91,7 @@
  *  - EADDRINUSE: somebody has opened the port in this kernel.
  *  - ECONNREFUSED: nobody has the port in the other kernel.
  *  - EMSGSIZE: a message or an answer that is too long.
+ *  - ENXIO: mmap(2) of a port's lane that is not taken over, or not there yet.
  *  - EPROTO: the other kernel broke the rules of the link.
  */
 
@@ -147,6 +149,12 @@ enum {
 	MULTIKERNEL_CMD_OPEN_PORT = 0x47,
 	MULTIKERNEL_CMD_CONNECT = 0x48,
 	MULTIKERNEL_CMD_DISCONNECT = 0x49,
+};
+
+/* ioctl commands on a port fd */
+enum {
+	MULTIKERNEL_CMD_MAP_PORT = 0x4a,
+	MULTIKERNEL_CMD_RING_PORT = 0x4b,
 };
 
 /* Owners of a CPU or of a memory range */
@@ -693,6 +701,71 @@ struct multikernel_ioctl_connect {
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_CONNECT)
 #define MULTIKERNEL_IOCTL_DISCONNECT \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_DISCONNECT)
+
+/**
+ * struct multikernel_ioctl_map_port - ioctl(MULTIKERNEL_IOCTL_MAP_PORT)
+ * @size:	Input; sizeof(struct multikernel_ioctl_map_port)
+ * @flags:	Input; 0
+ * @connected:	Output; 1 if there is the lane in which the other end sends, that
+ *		is if it has ever been opened there, else 0
+ * @epoch:	Output; epoch of the link, which is in the stamps of slots
+ * @lane_slots:	Output; slots of each lane, a power of two
+ * @head_bytes:	Output; bytes of a lane before its slots
+ * @lane_bytes:	Output; bytes of each mapping
+ * @send_offset: Output; offset for mmap(2) of the lane in which to send
+ * @receive_offset: Output; offset for mmap(2) of the lane in which to receive
+ * @send_position: Output; position of the first slot to be sent
+ * @receive_position: Output; position of the first slot to be received; 0 if
+ *		not @connected
+ *
+ * On a port fd: takes the port over, to be mapped. From then on read(2) and
+ * write(2) on this fd fail with EBUSY, and the process sends and receives by
+ * itself in two mappings, each of @lane_bytes bytes at its offset, MAP_SHARED.
+ * Their layout is that of a lane in Documentation/multikernel/messaging.rst.
+ * There is no way back but to close the port.
+ *
+ * Before @connected the lane to receive in cannot be mapped (ENXIO). poll(2)
+ * says POLLIN when it has come, until this call is made again and says so. Its
+ * other answers stay the same: positions are those at which the process began.
+ *
+ * poll(2) says POLLIN when there is a message at the position in the head of the
+ * lane, so that is to be up to date, POLLOUT when half of the other lane is free,
+ * and POLLHUP as before. As it has put the caller to sleep, in @asleep and
+ * @waiting of the lanes, the caller may make these the next even number when it
+ * is awake, by an atomic exchange, and is not rung for then.
+ *
+ * A mapping cannot be executed (EINVAL) or grown, and is not inherited by
+ * fork(2). It keeps the port open as the fd does. When both are gone the port can
+ * be opened again, and goes on where the memory says that the process was; where
+ * that cannot be, the port is broken (EPROTO) as long as both kernels run. A
+ * mapping of a link that has ended stays, and leads nowhere.
+ */
+struct multikernel_ioctl_map_port {
+	__u32	size;
+	__u32	flags;
+	__u32	connected;
+	__u32	epoch;
+	__u32	lane_slots;
+	__u32	head_bytes;
+	__aligned_u64 lane_bytes;
+	__aligned_u64 send_offset;
+	__aligned_u64 receive_offset;
+	__aligned_u64 send_position;
+	__aligned_u64 receive_position;
+};
+
+#define MULTIKERNEL_IOCTL_MAP_PORT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_MAP_PORT)
+
+/*
+ * ioctl(MULTIKERNEL_IOCTL_RING_PORT), with &struct multikernel_ioctl_simple, on a
+ * port fd: rings who sleeps at the other end, for a message or for credit. For a
+ * process that has the port mapped, after it has sent or received; @asleep and
+ * @waiting in its mappings say whether it has to. It does nothing where nobody
+ * sleeps, or has been rung for that sleep. It needs no capability.
+ */
+#define MULTIKERNEL_IOCTL_RING_PORT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_RING_PORT)
 
 /**
  * struct multikernel_ioctl_events - ioctl(MULTIKERNEL_IOCTL_EVENTS)

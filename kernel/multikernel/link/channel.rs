@@ -8,8 +8,11 @@
 //! `EAGAIN`, or waits. Who waits says so in the lane, as a CPU does in its bell, and names the CPU
 //! that looks after the channel; its doorbell wakes him.
 //!
+//! A process can take the lanes of a port over and map them, see `mapped.rs`. The kernel looks at
+//! them then only for who sleeps.
+//!
 //! Each end of a lane has a spinlock with interrupts off. Lock order: an inbox, then the list of
-//! ports of a link, then an end.
+//! ports of a link, then the end at which is read, then the other.
 
 use kernel::{
     bindings,
@@ -53,25 +56,27 @@ use super::{
 use crate::abi;
 
 /// The end at which is written.
-struct Writer {
-    lane: u32,
-    sender: Sender<LaneWords>,
+pub(super) struct Writer {
+    pub(super) lane: u32,
+    pub(super) sender: Sender<LaneWords>,
     /// For how many slots somebody waits, at least.
     wants: usize,
     /// Waits for credit.
-    sleeper: Sleeper,
+    pub(super) sleeper: Sleeper,
     /// For which sleep of the reader he has been rung.
-    rung: LastRung,
+    pub(super) rung: LastRung,
 }
 
 /// The end at which is read; it is there once the other side has opened the port.
-struct Reader {
-    lane: u32,
-    receiver: Receiver<LaneWords>,
+pub(super) struct Reader {
+    pub(super) lane: u32,
+    pub(super) receiver: Receiver<LaneWords>,
+    /// Whether the process that has the port mapped knows of this lane.
+    pub(super) told: bool,
     /// Waits for a message.
-    sleeper: Sleeper,
+    pub(super) sleeper: Sleeper,
     /// For which wait for credit the writer has been rung.
-    rung: LastRung,
+    pub(super) rung: LastRung,
 }
 
 /// The ends of a port that nobody has open at the moment.
@@ -117,18 +122,20 @@ pub(crate) type Told = fn(&Arc<Link>);
 /// A port that somebody has open.
 #[pin_data]
 pub(crate) struct Channel {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     number: u32,
     /// The CPU whose doorbell wakes who waits.
     cpu: u32,
     /// Who is told as well, if the port is this kernel's.
     told: Option<Told>,
+    /// Whether a process has taken the lanes over, once and for all. Written with both ends locked.
+    pub(super) mapped: Atomic<bool>,
     #[pin]
-    writer: SpinLockIrq<Option<Writer>>,
+    pub(super) writer: SpinLockIrq<Option<Writer>>,
     #[pin]
-    reader: SpinLockIrq<Option<Reader>>,
+    pub(super) reader: SpinLockIrq<Option<Reader>>,
     #[pin]
-    changed: PollCondVar,
+    pub(super) changed: PollCondVar,
 }
 
 /// A doorbell rang on a CPU: wakes those who wait for what it may be about; whether there was one.
@@ -194,6 +201,7 @@ impl Channel {
                 number,
                 cpu,
                 told,
+                mapped: Atomic::new(false),
                 writer <- new_spinlock_irq!(None, "multikernel::port_writer"),
                 reader <- new_spinlock_irq!(None, "multikernel::port_reader"),
                 changed <- new_poll_condvar!("multikernel::port_changed"),
@@ -245,11 +253,18 @@ impl Channel {
         Ok(channel)
     }
 
+    /// The port.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Closes the port. What has come and was not read is lost.
     pub(crate) fn close(&self) {
         let link = &self.link;
         let mut ports = link.ports.lock();
         let mut reader = self.reader.lock().take();
+        let mut writer = self.writer.lock().take();
+        self.take_back(reader.as_mut(), writer.as_mut());
         if let Some(reader) = &mut reader {
             // No more than the lane holds: who goes on writing finds it full again.
             for _ in 0..link.shape().slots() {
@@ -259,7 +274,6 @@ impl Channel {
             }
             reader.receiver.publish();
         }
-        let writer = self.writer.lock().take();
         let port = ports
             .list
             .iter_mut()
@@ -278,7 +292,7 @@ impl Channel {
     }
 
     /// Finds the other side's lane, if it has opened the port.
-    fn find_lane(&self, reader: &mut Option<Reader>) {
+    pub(super) fn find_lane(&self, reader: &mut Option<Reader>) {
         let (region, peer) = (&self.link.region, self.link.peer());
         if reader.is_some() {
             return;
@@ -293,6 +307,7 @@ impl Channel {
             *reader = Some(Reader {
                 lane,
                 receiver: Receiver::new(memory, self.link.shape()),
+                told: false,
                 sleeper: Sleeper::new(),
                 rung: LastRung(Atomic::new(0)),
             });
@@ -315,8 +330,14 @@ impl Channel {
         let Some(reader) = reader else {
             return false;
         };
-        let readable =
-            |reader: &Reader| reader.receiver.has_message() || reader.receiver.is_broken();
+        let mapped = self.is_mapped();
+        let readable = |reader: &Reader| {
+            if mapped {
+                reader.has_news()
+            } else {
+                reader.receiver.has_message() || reader.receiver.is_broken()
+            }
+        };
         if readable(reader) {
             return true;
         }
@@ -330,14 +351,15 @@ impl Channel {
     /// Whether that many slots can be written, or none ever; if not, a doorbell rings once they
     /// can.
     fn is_writable(&self, writer: &mut Writer, slots: usize) -> bool {
-        if writer.has_credit(slots) {
+        let mapped = self.is_mapped();
+        if writer.has_credit(slots, mapped) {
             return true;
         }
         writer.wants = writer.wants.min(slots);
         let bell = self.link.region.writer_bell(self.link.side, writer.lane);
         bell.is_some_and(|bell| {
             writer.sleeper.sleep(&bell);
-            writer.has_credit(slots)
+            writer.has_credit(slots, mapped)
         })
     }
 
@@ -345,7 +367,9 @@ impl Channel {
     /// whoever rang for the sleep that is over does not ring for it again.
     fn wake(&self, anew: bool) -> bool {
         let mut reader = self.reader.lock();
-        let mut reason = anew || self.is_readable(&mut reader) || self.is_over(&reader);
+        let mut reason = anew
+            || (self.may_sleep(&reader) && self.is_readable(&mut reader))
+            || self.is_over(&reader);
         drop(reader);
         let mut guard = self.writer.lock();
         if let Some(writer) = (*guard).as_mut() {
@@ -370,7 +394,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// `EAGAIN`, `ERESTARTSYS`, `EPROTO`, `EFAULT` (the message is lost then), `ENOMEM`.
+    /// `EAGAIN`, `ERESTARTSYS`, `EPROTO`, `EFAULT` (the message is lost then), `ENOMEM`, `EBUSY` (a
+    /// process has the lanes mapped).
     pub(crate) fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
         if bytes == 0 {
             return Ok(0);
@@ -378,6 +403,9 @@ impl Channel {
         let mut buffer = KVec::from_elem(0u8, self.link.shape().longest(), GFP_KERNEL)?;
         let mut reader = self.reader.lock();
         let length = loop {
+            if self.is_mapped() {
+                return Err(EBUSY);
+            }
             if let Some(length) = self.take(&mut reader, &mut buffer)? {
                 break length;
             }
@@ -466,7 +494,7 @@ impl Channel {
     /// # Errors
     ///
     /// `EAGAIN`, `ERESTARTSYS`, `EMSGSIZE`, `EINVAL` (of no bytes), `EPIPE`, `EPROTO`, `EFAULT`,
-    /// `ENOMEM`.
+    /// `ENOMEM`, `EBUSY` (a process has the lanes mapped).
     pub(crate) fn write(&self, address: usize, bytes: usize, wait: bool) -> Result<usize> {
         if bytes > self.link.shape().longest() {
             return Err(EMSGSIZE);
@@ -480,6 +508,9 @@ impl Channel {
         let mut guard = self.writer.lock();
         loop {
             self.link.check_up()?;
+            if self.is_mapped() {
+                return Err(EBUSY);
+            }
             let writer = (*guard).as_mut().ok_or(EPIPE)?;
             match self.send(writer, &message) {
                 Ok(()) => return Ok(bytes),
@@ -532,8 +563,12 @@ impl Channel {
 }
 
 impl Writer {
-    /// Whether that many slots can be written, or none ever.
-    fn has_credit(&mut self, slots: usize) -> bool {
-        self.sender.has_credit(slots).unwrap_or(true)
+    /// Whether that many slots can be written, or none ever; `mapped` if by a process.
+    fn has_credit(&mut self, slots: usize, mapped: bool) -> bool {
+        if mapped {
+            self.sender.finds_credit(slots)
+        } else {
+            self.sender.has_credit(slots).unwrap_or(true)
+        }
     }
 }

@@ -175,6 +175,7 @@ fn structures_are_as_large_as_in_the_header() {
         multikernel_ioctl_get_info multikernel_ioctl_start multikernel_ioctl_stop
         multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
         multikernel_ioctl_open_port multikernel_ioctl_connect multikernel_link
+        multikernel_ioctl_map_port
     }
     assert_eq!(sizes.remove("multikernel_kexec_segment"), Some(32));
     assert!(sizes.is_empty(), "{sizes:?}");

@@ -52,6 +52,10 @@ pub const MULTIKERNEL_IOCTL_READ_MEMORY: libc::Ioctl = io(MULTIKERNEL_CMD_READ_M
 pub const MULTIKERNEL_IOCTL_CALL: libc::Ioctl = io(MULTIKERNEL_CMD_CALL);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_OPEN_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN_PORT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_MAP_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_MAP_PORT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_RING_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_RING_PORT);
 
 /// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
 pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;
@@ -99,6 +103,8 @@ mod tests {
             (MULTIKERNEL_IOCTL_OPEN_PORT, 0xb947),
             (MULTIKERNEL_IOCTL_CONNECT, 0xb948),
             (MULTIKERNEL_IOCTL_DISCONNECT, 0xb949),
+            (MULTIKERNEL_IOCTL_MAP_PORT, 0xb94a),
+            (MULTIKERNEL_IOCTL_RING_PORT, 0xb94b),
         ];
         for (number, expected) in numbers {
             assert_eq!(number, expected);
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_open_port>(), 16);
         assert_eq!(size_of::<multikernel_link>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_connect>(), 80);
+        assert_eq!(size_of::<multikernel_ioctl_map_port>(), 64);
         assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
         assert_eq!(size_of::<multikernel_event>(), 104);
         assert_eq!(size_of::<kexec_segment>(), 32);

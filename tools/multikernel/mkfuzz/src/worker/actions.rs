@@ -353,7 +353,7 @@ impl Worker {
         let command = match self.random.below(3) {
             0 => self.random.next() as u32,
             1 => sys::MULTIKERNEL_IOCTL_TYPE << 8 | self.random.below(256) as u32,
-            _ => sys::MULTIKERNEL_IOCTL_TYPE << 8 | 0x40 | self.random.below(8) as u32,
+            _ => sys::MULTIKERNEL_IOCTL_TYPE << 8 | 0x40 | self.random.below(16) as u32,
         };
         let mut bytes = vec![0; 8 + self.random.below(160)];
         let size = bytes.len() as u32;
