@@ -16,6 +16,7 @@
 //! | [`cmdline`] | the command line, and which UARTs are lent |
 //! | [`boot`] | all of the above put together into segments |
 //! | [`load`] | reads the files, prepares and loads them |
+//! | [`port`] | messages to a program in the other kernel: blocking, polling, async |
 //! | [`shared`] | console rings and header in the shared area |
 //! | [`state`] | what was loaded, remembered for a later start |
 //! | [`restart`] | when a spawn that ended is started again |
@@ -26,7 +27,7 @@
 //! | [`spec`] | sizes, CPU lists and memory requests as people write them |
 //! | [`abi`] | the layouts that two kernels share, from the kernel's own source |
 //!
-//! Only [`device`] makes system calls about instances; `image`, `layout`, `acpi`, `bootparams`,
+//! Only [`device`] and [`port`] make system calls about instances; `image`, `layout`, `acpi`, `bootparams`,
 //! `cmdline`, `boot`, `shared`, `restart`, `pool` and `spec` do no input or output at all.
 
 #[path = "../../../../kernel/multikernel/abi.rs"]
@@ -46,6 +47,7 @@ pub mod image;
 pub mod layout;
 pub mod load;
 pub mod pool;
+pub mod port;
 pub mod restart;
 pub mod shared;
 pub mod spec;

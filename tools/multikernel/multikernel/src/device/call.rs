@@ -16,6 +16,7 @@ use multikernel_sys as sys;
 
 use super::{syscall, DEVICE};
 use crate::explain::explain;
+use crate::port::{OpenPort, Port};
 use crate::{Error, Result};
 
 /// What is called.
@@ -93,9 +94,15 @@ impl Peer for HostPeer {
     }
 }
 
+impl OpenPort for HostPeer {
+    fn open_port(&self, number: u32) -> Result<Port> {
+        Port::open(self.file.as_fd(), Callee::Host, number)
+    }
+}
+
 /// Whom an error is about.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Callee<'a> {
+pub(crate) enum Callee<'a> {
     /// An instance of this name.
     Instance(&'a str),
     /// The host of this spawn.
@@ -132,6 +139,41 @@ impl Callee<'_> {
         }
     }
 
+    /// What an errno says of the link itself, if it does.
+    pub(crate) fn explain_link(self, asked: &str, errno: i32) -> Option<Error> {
+        let (wrong, advice) = match (errno, self) {
+            (libc::ENOTCONN, Self::Instance(name)) => (
+                "its kernel does not take part in the link, or is not up yet",
+                format!(
+                    "It needs guest support (CONFIG_MULTIKERNEL_GUEST); 'mkctl logs {name}' shows \
+                     how far it is"
+                ),
+            ),
+            (libc::ENOTCONN, Self::Host) => (
+                "this kernel has no link to its host",
+                "This kernel's log says why; a host without links offers none".to_owned(),
+            ),
+            (libc::EALREADY, Self::Instance(name)) => (
+                "it is not running",
+                format!("Start it with 'mkctl start {name}'"),
+            ),
+            (libc::EPIPE, Self::Instance(_)) => (
+                "its kernel ended, and does not answer any more",
+                "'mkctl ps' shows why".to_owned(),
+            ),
+            (libc::EPIPE, Self::Host) => (
+                "the link has ended",
+                "There is another one when this instance is started again".to_owned(),
+            ),
+            (libc::ENOTTY, Self::Host) => (
+                "this kernel is no spawn, or does not know links",
+                "On a host, name the instance".to_owned(),
+            ),
+            _ => return None,
+        };
+        Some(Error::new(asked, wrong).advice(advice).with_errno(errno))
+    }
+
     fn cannot(self, call: &Call<'_>) -> String {
         format!("cannot call port {} of {self}", call.port)
     }
@@ -140,30 +182,10 @@ impl Callee<'_> {
     fn explain(self, call: &Call<'_>, room: usize, bytes: usize, error: &io::Error) -> Error {
         let asked = self.cannot(call);
         let errno = error.raw_os_error();
+        if let Some(error) = errno.and_then(|errno| self.explain_link(&asked, errno)) {
+            return error;
+        }
         let (wrong, advice) = match (errno, self) {
-            (Some(libc::ENOTCONN), Self::Instance(name)) => (
-                "its kernel does not take part in the link, or is not up yet".to_owned(),
-                format!(
-                    "It needs guest support (CONFIG_MULTIKERNEL_GUEST); 'mkctl logs {name}' shows \
-                     how far it is"
-                ),
-            ),
-            (Some(libc::ENOTCONN), Self::Host) => (
-                "this kernel has no link to its host".to_owned(),
-                "This kernel's log says why; a host without links offers none".to_owned(),
-            ),
-            (Some(libc::EALREADY), Self::Instance(name)) => (
-                "it is not running".to_owned(),
-                format!("Start it with 'mkctl start {name}'"),
-            ),
-            (Some(libc::EPIPE), Self::Instance(_)) => (
-                "its kernel ended, and does not answer any more".to_owned(),
-                "'mkctl ps' shows why".to_owned(),
-            ),
-            (Some(libc::EPIPE), Self::Host) => (
-                "the link has ended".to_owned(),
-                "There is another one when this instance is started again".to_owned(),
-            ),
             (Some(libc::ECONNREFUSED), _) => (
                 "nobody has that port there".to_owned(),
                 format!(
@@ -201,10 +223,6 @@ impl Callee<'_> {
                 ),
                 None => return explain(asked, error),
             },
-            (Some(libc::ENOTTY), Self::Host) => (
-                "this kernel is no spawn, or does not know links".to_owned(),
-                "On a host, name the instance".to_owned(),
-            ),
             _ => return explain(asked, error),
         };
         Error::new(asked, wrong)

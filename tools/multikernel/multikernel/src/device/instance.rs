@@ -16,6 +16,7 @@ use super::{syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State}
 use crate::boot::Prepared;
 use crate::explain::explain;
 use crate::layout::Range;
+use crate::port::{OpenPort, Port};
 use crate::{Error, Result};
 
 /// As many tries as for the host's lists; an instance's do not change while it lives.
@@ -346,6 +347,12 @@ impl Peer for Instance {
     fn call(&self, call: &Call<'_>, answer: &mut [u8]) -> Result<usize> {
         let callee = Callee::Instance(&self.name);
         callee.call(self.fd.as_fd(), call, answer)
+    }
+}
+
+impl OpenPort for Instance {
+    fn open_port(&self, number: u32) -> Result<Port> {
+        Port::open(self.fd.as_fd(), Callee::Instance(&self.name), number)
     }
 }
 

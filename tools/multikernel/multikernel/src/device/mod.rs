@@ -5,12 +5,12 @@
 //! [`Host`] is the device itself, [`Instance`] the fd of an instance, [`HostPeer`] the device
 //! inside a spawn. All system calls of the library that concern instances are in `syscall`.
 
-mod call;
+pub(crate) mod call;
 mod event;
 mod host;
 mod instance;
 mod link;
-mod syscall;
+pub(crate) mod syscall;
 
 use std::fmt;
 use std::str::FromStr;
@@ -330,7 +330,7 @@ impl MemoryInfo {
 }
 
 /// `sizeof` as the first field of every request has it.
-const fn size_field<T>() -> u32 {
+pub(crate) const fn size_field<T>() -> u32 {
     size_of::<T>() as u32
 }
 

@@ -48,6 +48,9 @@ plain_requests! {
     Stop(sys::multikernel_ioctl_stop) = sys::MULTIKERNEL_IOCTL_STOP;
     Destroy(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_DESTROY;
     Ring(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_RING;
+    OpenPort(sys::multikernel_ioctl_open_port) = sys::MULTIKERNEL_IOCTL_OPEN_PORT;
+    MapPort(sys::multikernel_ioctl_map_port) = sys::MULTIKERNEL_IOCTL_MAP_PORT;
+    RingPort(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_RING_PORT;
     Events(sys::multikernel_ioctl_events) = sys::MULTIKERNEL_IOCTL_EVENTS;
     Connect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_CONNECT;
     Disconnect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_DISCONNECT;
@@ -232,6 +235,39 @@ pub fn call(
     (result, call.answer_bytes as usize)
 }
 
+/// OPEN_PORT; returns the new fd.
+pub fn open_port(fd: BorrowedFd<'_>, port: u32) -> io::Result<OwnedFd> {
+    let mut request = OpenPort(sys::multikernel_ioctl_open_port {
+        size: super::size_field::<sys::multikernel_ioctl_open_port>(),
+        flags: 0,
+        port,
+        fd: -1,
+    });
+    ioctl(fd, &mut request)?;
+    owned(request.0.fd)
+}
+
+/// MAP_PORT.
+pub fn map_port(fd: BorrowedFd<'_>) -> io::Result<sys::multikernel_ioctl_map_port> {
+    let mut request = MapPort(sys::multikernel_ioctl_map_port {
+        size: super::size_field::<sys::multikernel_ioctl_map_port>(),
+        ..Default::default()
+    });
+    ioctl(fd, &mut request)?;
+    Ok(request.0)
+}
+
+/// RING_PORT.
+pub fn ring_port(fd: BorrowedFd<'_>) -> io::Result<()> {
+    ioctl(
+        fd,
+        &mut RingPort(sys::multikernel_ioctl_simple {
+            size: super::size_field::<sys::multikernel_ioctl_simple>(),
+            flags: 0,
+        }),
+    )
+}
+
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -270,16 +306,27 @@ pub fn kexec_load(id: u32, entry: u64, segments: &[Segment<'_>]) -> io::Result<(
     }
 }
 
-/// The mapped shared area of an instance.
+/// Mapped memory that another kernel may change: the shared area of an instance, or a lane.
 #[derive(Debug)]
 pub struct SharedMap {
     start: NonNull<AtomicU64>,
     bytes: usize,
 }
 
+// SAFETY: A mapping is the whole process's, and all access to this one is by atomic words.
+unsafe impl Send for SharedMap {}
+// SAFETY: As above.
+unsafe impl Sync for SharedMap {}
+
 impl SharedMap {
     /// Maps the first `bytes` bytes.
     pub fn new(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::at(fd, 0, bytes)
+    }
+
+    /// Maps `bytes` bytes from `offset` on.
+    pub fn at(fd: BorrowedFd<'_>, offset: u64, bytes: usize) -> io::Result<Self> {
+        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: A new mapping at an address of the kernel's choice touches no other memory.
         let start = unsafe {
             libc::mmap(
@@ -288,7 +335,7 @@ impl SharedMap {
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
-                0,
+                offset,
             )
         };
         if start == libc::MAP_FAILED {
@@ -298,12 +345,16 @@ impl SharedMap {
         Ok(Self { start, bytes })
     }
 
+    /// Its words.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: The mapping is aligned to a page, `bytes` long, and lives as long as `self`.
+        // What the other kernel changes in it is read and written by atomic accesses only.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes / 8) }
+    }
+
     /// The area, for [`crate::shared`].
     pub fn area(&self) -> Result<Area<'_>, SharedError> {
-        // SAFETY: The mapping is aligned to a page, `bytes` long, and lives as long as `self`.
-        // What the spawn changes in it is read and written by atomic accesses only.
-        let words = unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes / 8) };
-        Area::new(words)
+        Area::new(self.words())
     }
 }
 
