@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 use multikernel::cmdline::Uart;
 use multikernel::device::{Call, HangTimeout};
+use multikernel::port::Port;
 use multikernel::restart::Policy;
 use multikernel::spec::{self, CpuList, MemoryRequest};
 
@@ -161,6 +162,17 @@ pub enum Verb {
     ///
     /// The kernel itself answers, in an interrupt. Status 0 if every message was answered.
     Ping(PingArgs),
+    /// Send messages to a program in an instance, or in the host from inside a spawn
+    ///
+    /// That is whoever opens the same port there: each argument is a message, or each line of
+    /// standard input. What is sent before it is opened waits there for it, as far as there is
+    /// room.
+    Send(SendArgs),
+    /// Print messages from a program in an instance, or in the host from inside a spawn
+    ///
+    /// Ends when that program closes the port. Status 0 if a message has come, with --count so
+    /// many; else 1.
+    Recv(RecvArgs),
     /// Create an instance, load a kernel into it and start it; undo all if a part fails
     Run(RunArgs),
 }
@@ -313,6 +325,123 @@ pub struct PingArgs {
     pub json: Json,
 }
 
+/// How messages are told from each other on standard input or output.
+#[derive(Args, Debug)]
+pub struct Framing {
+    /// Each message is a line, without its line feed (the default)
+    #[arg(long)]
+    pub lines: bool,
+    /// Each message is a line with {"text": "..."}, or {"hex": "..."} if it is not UTF-8
+    #[arg(long, conflicts_with = "lines")]
+    pub json: bool,
+    /// Each message comes behind its length in bytes, 32 bits, little-endian
+    #[arg(long, conflicts_with_all = ["lines", "json"])]
+    pub framed: bool,
+}
+
+/// Which port of which link.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Target {
+    /// The instance; `None` for the host, from inside a spawn.
+    pub name: Option<String>,
+    pub port: u32,
+}
+
+impl Target {
+    /// From the words of the command line, of which the others are returned.
+    fn parse(host: bool, words: &[String]) -> Result<(Self, &[String]), String> {
+        let (name, words) = match (host, words) {
+            (true, words) => (None, words),
+            (false, [name, words @ ..]) => (Some(spec::parse_name(name)?), words),
+            (false, []) => return Err("NAME is missing".to_owned()),
+        };
+        let [port, words @ ..] = words else {
+            return Err("PORT is missing".to_owned());
+        };
+        let port = port_number(port)?;
+        Ok((Self { name, port }, words))
+    }
+
+    /// The same; what is wrong ends mkctl as clap does.
+    fn parse_or_exit(host: bool, words: &[String]) -> (Self, &[String]) {
+        Self::parse(host, words).unwrap_or_else(|why| {
+            let kind = clap::error::ErrorKind::ValueValidation;
+            Cli::command().error(kind, why).exit()
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "mkctl send [OPTIONS] <NAME|--host> <PORT> [MESSAGE]...")]
+pub struct SendArgs {
+    /// To a program in the host's kernel, from inside a spawn: then there is no NAME
+    #[arg(long)]
+    pub host: bool,
+    /// The instance, the port from 0x10000 on, and messages; "-" or none for standard input, "--"
+    /// before one that begins with "-"
+    #[arg(value_name = "WORDS", required = true)]
+    words: Vec<String>,
+    /// Give up when there is no room for a message for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<Interval>,
+    #[command(flatten)]
+    pub framing: Framing,
+}
+
+impl SendArgs {
+    pub fn target_or_exit(&self) -> (Target, &[String]) {
+        Target::parse_or_exit(self.host, &self.words)
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "mkctl recv [OPTIONS] <NAME|--host> <PORT>")]
+pub struct RecvArgs {
+    /// From a program in the host's kernel, from inside a spawn: then there is no NAME
+    #[arg(long)]
+    pub host: bool,
+    /// The instance, and the port from 0x10000 on
+    #[arg(value_name = "WORDS", required = true, num_args = 1..=2)]
+    words: Vec<String>,
+    /// End after so many messages, and not when the other end closes the port
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Go on when the other end closes the port: it may be opened again
+    #[arg(long)]
+    pub follow: bool,
+    /// End after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<Interval>,
+    #[command(flatten)]
+    pub framing: Framing,
+}
+
+impl RecvArgs {
+    pub fn target_or_exit(&self) -> Target {
+        let (target, more) = Target::parse_or_exit(self.host, &self.words);
+        if let Some(word) = more.first() {
+            let kind = clap::error::ErrorKind::UnknownArgument;
+            let why = format!("\"{word}\" is too much");
+            Cli::command().error(kind, why).exit()
+        }
+        target
+    }
+}
+
+fn port_number(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    match number {
+        Ok(number) if number >= Port::FIRST => Ok(number),
+        _ => Err(format!(
+            "{text} is not a port from {:#x} to 0xffffffff",
+            Port::FIRST
+        )),
+    }
+}
+
 /// A number of seconds, with a fraction if need be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Interval(pub Duration);
@@ -386,11 +515,41 @@ fn payload_size(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn definitions_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_and_messages() {
+        let words = |words: &[&str]| {
+            words
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let web = words(&["web", "0x10007", "a", "-b"]);
+        let (target, more) = Target::parse(false, &web).unwrap();
+        assert_eq!(
+            (target.name.as_deref(), target.port),
+            (Some("web"), 0x10007)
+        );
+        assert_eq!(more, ["a", "-b"]);
+        let host = words(&["65536"]);
+        let (target, more) = Target::parse(true, &host).unwrap();
+        assert_eq!((target.name, target.port, more.len()), (None, 65536, 0));
+        for (host, bad) in [
+            (false, &["web"][..]),
+            (false, &[]),
+            (true, &[]),
+            (true, &["web", "65536"]),
+            (false, &["web", "65535"]),
+            (false, &["web", "0x100000000"]),
+            (false, &["we b", "65536"]),
+        ] {
+            assert!(Target::parse(host, &words(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

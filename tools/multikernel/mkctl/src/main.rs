@@ -21,6 +21,7 @@ mod link;
 mod list;
 mod ping;
 mod pool;
+mod port;
 mod run;
 mod signals;
 mod supervise;
@@ -82,6 +83,8 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Logs(args) => return console::logs(&args),
         Verb::Console { name, linger } => console::attach_by_name(&name, linger),
         Verb::Ping(args) => return ping::ping(&args),
+        Verb::Send(args) => return port::send(&args),
+        Verb::Recv(args) => return port::recv(&args),
         Verb::Run(args) => return run::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
