@@ -613,7 +613,7 @@ struct multikernel_ioctl_read_memory {
  * EPIPE: it ended meanwhile. EPROTO: it broke the rules. EALREADY: none runs.
  * ETIMEDOUT, EINTR: the call has been sent, and what it does is done, unless
  * there was no room for it all the time; a late answer is ignored. EBUSY: too
- * many calls wait.
+ * many calls wait, for this kernel or for all.
  */
 struct multikernel_ioctl_call {
 	__u32	size;

@@ -16,6 +16,7 @@ use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
+        atomic::Relaxed,
         Arc,
         CondVar,
         CondVarTimeoutResult,
@@ -46,6 +47,9 @@ use crate::abi::{
 
 /// How many calls may wait at the same time.
 pub(crate) const PLACES: usize = 64;
+
+/// How many of them may wait for the same kernel: one that answers nobody must not have them all.
+const PLACES_OF_LINK: i32 = PLACES as i32 / 2;
 
 /// Bytes of an answer's payload at most, and of a call's.
 pub(crate) const CALL_MAX: usize = 1024;
@@ -162,7 +166,7 @@ pub(crate) fn request<'a>(message: &Incoming<'a>) -> Option<&'a [u8]> {
 /// # Errors
 ///
 /// - `EMSGSIZE`: more than [`CALL_MAX`] bytes, or the answer has more than `answer`.
-/// - `EBUSY`: too many calls wait.
+/// - `EBUSY`: too many calls wait, over all links or over this one.
 /// - `ETIMEDOUT`: no answer came in that time, the wait for credit included; `EINTR`: a signal did.
 /// - `EPIPE`: the other side went, before or meanwhile.
 /// - what [`Link::send`] fails with but `EAGAIN`, and what the answer says.
@@ -241,6 +245,18 @@ fn wait_for_credit(place: &Place, left: &mut Jiffies) -> Result {
 
 /// Finds a free place, and the call's token.
 fn take_place(link: &Arc<Link>) -> Option<(&'static Place, u64)> {
+    if link.calls.fetch_add(1, Relaxed) >= PLACES_OF_LINK {
+        link.calls.add(-1, Relaxed);
+        return None;
+    }
+    let place = find_place(link);
+    if place.is_none() {
+        link.calls.add(-1, Relaxed);
+    }
+    place
+}
+
+fn find_place(link: &Arc<Link>) -> Option<(&'static Place, u64)> {
     places().iter().enumerate().find_map(|(number, place)| {
         let mut pending = place.pending.lock();
         if pending.link.is_some() {
@@ -258,6 +274,9 @@ fn take_place(link: &Arc<Link>) -> Option<(&'static Place, u64)> {
 /// Gives a place back: whatever comes from now on for its token finds nobody.
 fn leave(place: &Place) {
     let link = place.pending.lock().link.take();
+    if let Some(link) = &link {
+        link.calls.add(-1, Relaxed);
+    }
     // The last reference may be freed here, without the lock.
     drop(link);
 }

@@ -126,6 +126,8 @@ pub(crate) struct Link {
     pub(crate) ports: Pin<KBox<SpinLockIrq<Ports>>>,
     /// Whether there are any, for those who need not look then.
     pub(crate) has_ports: Atomic<bool>,
+    /// How many calls wait for an answer over it.
+    pub(crate) calls: Atomic<i32>,
     pub(crate) counters: Counters,
 }
 
@@ -177,6 +179,7 @@ impl Link {
             down: Atomic::new(false),
             takes_links: Atomic::new(false),
             has_ports: Atomic::new(false),
+            calls: Atomic::new(0),
             has_deferred: Atomic::new(false),
             deferred: KBox::pin_init(
                 new_spinlock_irq!(
