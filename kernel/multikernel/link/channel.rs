@@ -435,7 +435,13 @@ impl Channel {
             return Ok(None);
         }
         let (header, lane) = match reader {
-            Some(reader) => (reader.receiver.receive(buffer), reader.lane),
+            Some(reader) => {
+                let header = reader.receiver.receive(buffer);
+                if header.is_err() && reader.receiver.is_newly_broken() {
+                    self.link.note_broken("from port", self.number);
+                }
+                (header, reader.lane)
+            }
             None => (Ok(None), 0),
         };
         let Some(header) = header.map_err(|_| EPROTO)? else {
@@ -533,6 +539,9 @@ impl Channel {
         let bell = region.reader_bell(side, writer.lane);
         if bell.is_some_and(|bell| wake::must_ring(&bell, &writer.rung)) {
             self.link.ring(region.reader_cpu(side, writer.lane));
+        }
+        if result == Err(SendError::Broken) && writer.sender.is_newly_broken() {
+            self.link.note_broken("to port", self.number);
         }
         result.map_err(|error| match error {
             SendError::Full => EAGAIN,

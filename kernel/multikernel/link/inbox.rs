@@ -393,12 +393,7 @@ impl Attached {
                     Ok(Some(header)) => header,
                     Ok(None) => break,
                     Err(_) => {
-                        self.link.counters.broken.add(1, Relaxed);
-                        pr_warn!(
-                            "link to {}: the lane from CPU {} is broken and not used any more\n",
-                            self.link.peer_id(),
-                            *from
-                        );
+                        self.link.note_broken("from CPU", *from);
                         break;
                     }
                 };

@@ -197,6 +197,19 @@ impl Link {
         })
     }
 
+    /// The other side did what it must not in a lane, which is not used any more. Called once for
+    /// each end of a lane, so that the log has no more lines of a life than there are lanes.
+    #[cold]
+    pub(crate) fn note_broken(&self, which: &str, number: u32) {
+        self.counters.broken.add(1, Relaxed);
+        pr_warn!(
+            "link to {}: the lane {} {} is broken and not used any more\n",
+            self.peer_id(),
+            which,
+            number
+        );
+    }
+
     /// The other side's number.
     pub(crate) fn peer(&self) -> usize {
         self.side ^ 1
@@ -283,6 +296,9 @@ impl Link {
         let sent = match self.lane_to(&mut lanes, from, to) {
             Some(lane) => {
                 let sent = lane.send(kind, port, payload);
+                if sent == Err(SendError::Broken) && lane.is_newly_broken() {
+                    self.note_broken("to CPU", to);
+                }
                 // With the lock, so that nobody who was not rung for waits for who rings; and also
                 // of a full lane, if it sleeps for what is in it.
                 self.ring_for(to, target);
@@ -428,6 +444,9 @@ impl Link {
         }
         let sender = lanes.common.as_mut().ok_or(ENOSPC)?;
         let result = sender.send(kind, port, payload);
+        if result == Err(SendError::Broken) && sender.is_newly_broken() {
+            self.note_broken("to CPU", 0);
+        }
         if let Some(target) = self.targets.first() {
             self.ring_for(0, target);
         }

@@ -29,6 +29,8 @@ pub struct Receiver<M> {
     /// Where [`Self::look_ahead()`] was last called, or there was nothing.
     pub(super) looked: u64,
     pub(super) broken: bool,
+    /// Whether somebody has been told of that.
+    pub(super) told: bool,
 }
 
 impl<M: LaneMemory> Receiver<M> {
@@ -41,6 +43,7 @@ impl<M: LaneMemory> Receiver<M> {
             published: 0,
             looked: 0,
             broken: false,
+            told: false,
         }
     }
 
@@ -52,6 +55,11 @@ impl<M: LaneMemory> Receiver<M> {
     /// Slots of which the sender has been told that they have been taken.
     pub fn published(&self) -> u64 {
         self.published
+    }
+
+    /// Whether the lane has been found broken, the first time that this is asked: to be counted.
+    pub fn is_newly_broken(&mut self) -> bool {
+        self.broken && !core::mem::replace(&mut self.told, true)
     }
 
     /// Whether the lane has been found broken.

@@ -30,6 +30,8 @@ pub struct Sender<M> {
     /// How often there was no credit.
     pub(super) stalls: u64,
     pub(super) broken: bool,
+    /// Whether somebody has been told of that.
+    pub(super) told: bool,
 }
 
 impl<M: LaneMemory> Sender<M> {
@@ -42,6 +44,7 @@ impl<M: LaneMemory> Sender<M> {
             head: 0,
             stalls: 0,
             broken: false,
+            told: false,
         }
     }
 
@@ -58,6 +61,11 @@ impl<M: LaneMemory> Sender<M> {
     /// How often a message could not be sent for want of credit.
     pub fn stalls(&self) -> u64 {
         self.stalls
+    }
+
+    /// Whether the lane has been found broken, the first time that this is asked: to be counted.
+    pub fn is_newly_broken(&mut self) -> bool {
+        self.broken && !core::mem::replace(&mut self.told, true)
     }
 
     /// Position up to which the receiver has taken everything.
