@@ -46,6 +46,8 @@ mod console;
 #[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
 mod crash_test;
 mod header;
+#[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+mod hostile;
 mod initcall;
 mod power;
 mod shared;

@@ -124,7 +124,7 @@ impl Reader for Request {
 }
 
 /// A decimal number of 64 bits.
-fn parse(digits: &[u8]) -> Option<u64> {
+pub(super) fn parse(digits: &[u8]) -> Option<u64> {
     core::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -319,10 +319,10 @@ fn corrupt_text(seed: u64) -> Result {
 }
 
 /// Numbers that follow from a seed: SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -330,7 +330,7 @@ impl Random {
     }
 
     /// A number below `limit`, which is not 0.
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         // CAST: both ways between 64-bit types.
         (self.next() % limit as u64) as usize
     }

@@ -123,8 +123,13 @@ fn ring(apic_id: u32, vector: u8) {
 
 /// Ends a link whose other side does not run any more, or is not to be talked to.
 pub(crate) fn close(link: &Arc<Link>) {
-    link.take_down();
     link.region.announce(link.side, abi::LINK_GONE, 0);
+    part(link);
+}
+
+/// Has no part in a link any more, without a word in its memory.
+pub(crate) fn part(link: &Arc<Link>) {
+    link.take_down();
     inbox::detach(link);
     call::abandon(link);
     channel::abandon(link);

@@ -175,6 +175,26 @@ impl Region {
         }
     }
 
+    /// The 64-bit word at `offset`, if there is one.
+    #[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+    pub(crate) fn peek(&self, offset: u64) -> Option<u64> {
+        Some(self.long(offset)?.load(Relaxed))
+    }
+
+    /// Writes anything anywhere, for tests: both sides are made for it.
+    #[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+    pub(crate) fn scribble(&self, offset: u64, value: u64) {
+        if let Some(word) = self.long(offset) {
+            word.store(value, Release);
+        }
+    }
+
+    /// As [`Self::scribble`], 32 bits.
+    #[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+    pub(crate) fn scribble_short(&self, offset: u64, value: u32) {
+        self.write(offset, value);
+    }
+
     /// Writes the header. All the rest of a new link is zero, as its pages are.
     pub(crate) fn write_header(&self) {
         let put = |offset: usize, value: u64| {

@@ -154,3 +154,38 @@ ask() {
 		     on { answer = answer $0 "\n" }
 		     END { printf "%s", answer }'
 }
+
+mark=0
+# told NAME SECONDS COMMAND: typed into the spawn's shell; the command's status,
+# and what it and those before it printed in $work/told.
+told() {
+	mark=$((mark + 1))
+	echo "$3; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
+	mkctl logs "$1" --until "mark $mark: " --timeout "$2" | tr -d '\r' >"$work/told"
+	tail -n 15 "$work/told"
+	grep -q "^mark $mark: 0\$" "$work/told"
+}
+
+# counter NAME KEY: of the host's link to it, or in a spawn to the host.
+counter() {
+	awk -v id="$(field "$1" id)" -v key="$2" '
+		$1 == id { for (i = 2; i < NF; i++) if ($i == key) print $(i + 1) }' \
+		/sys/kernel/debug/multikernel/links
+}
+
+# for_ever FILE COMMAND...: in the background, until a signal; $endless is its process.
+for_ever() {
+	file=$1
+	shift
+	"$@" --flood -q --count 1000000000 --timeout 60000 >"$file" 2>&1 &
+	endless=$!
+}
+
+# ends_well FILE: the endless one has had all answered until now.
+ends_well() {
+	kill -TERM "$endless"
+	wait "$endless"
+	status=$?
+	cat "$1"
+	[ "$status" = 0 ]
+}

@@ -55,13 +55,6 @@ all() {
 	done
 }
 
-# counter NAME KEY: of the host's link to it, or in a spawn to the host.
-counter() {
-	awk -v id="$(field "$1" id)" -v key="$2" '
-		$1 == id { for (i = 2; i < NF; i++) if ($i == key) print $(i + 1) }' \
-		/sys/kernel/debug/multikernel/links
-}
-
 # Many callers on each of the host's CPUs, to both of the spawn's.
 parallel() {
 	callers=
@@ -94,23 +87,6 @@ adds_up() {
 rings_less() {
 	echo "$(counter one rung) doorbells for $(counter one sent) messages"
 	[ "$(counter one rung)" -lt "$(counter one sent)" ]
-}
-
-# for_ever FILE COMMAND...: in the background, until a signal; $endless is its process.
-for_ever() {
-	file=$1
-	shift
-	"$@" --flood -q --count 1000000000 --timeout "$patience" >"$file" 2>&1 &
-	endless=$!
-}
-
-# ends_well FILE: the endless one has had all answered until now.
-ends_well() {
-	kill -TERM "$endless"
-	wait "$endless"
-	status=$?
-	cat "$1"
-	[ "$status" = 0 ]
 }
 
 # Goes on until the counter is so much higher: it is not stuck.

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <sys/ioctl.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #include <linux/multikernel.h>
@@ -423,6 +424,200 @@ static int case_end(void)
 	return 0;
 }
 
+/* A kernel that does wrong ------------------------------------------------------ */
+
+static volatile sig_atomic_t over;
+
+static void on_signal(int number)
+{
+	if (number == SIGTERM)
+		over = 1;
+}
+
+/* For each thing that is tried: it must not take as long as this. */
+#define WATCHDOG_S	40
+
+static bool is_one_of(int error, const int *errors, unsigned int count)
+{
+	while (count--)
+		if (errors[count] == error)
+			return true;
+	return false;
+}
+
+/* What a port may be refused with, or a read or write, whatever the other kernel does. */
+static void must_be_refusal(const char *what)
+{
+	static const int errors[] = {
+		EAGAIN, EINTR, EPIPE, EPROTO, ENOTCONN, EALREADY, EBUSY, ENOSPC,
+	};
+
+	if (!is_one_of(errno, errors, ARRAY_SIZE(errors)))
+		fail("%s", what);
+}
+
+static int call_port(unsigned int port, unsigned int cpu, unsigned int timeout_ms, size_t bytes)
+{
+	unsigned char request[MULTIKERNEL_CALL_MAX] = "", answer[MULTIKERNEL_CALL_MAX];
+	struct multikernel_ioctl_call call = {
+		.size = sizeof(call),
+		.port = port,
+		.cpu = cpu,
+		.timeout_ms = timeout_ms,
+		.request_bytes = bytes,
+		.answer_bytes = sizeof(answer),
+		.request = (unsigned long)request,
+		.answer = (unsigned long)answer,
+	};
+
+	return ioctl(instance, MULTIKERNEL_IOCTL_CALL, &call);
+}
+
+/* Whatever the answer is, it comes or does not in time. */
+static void torment_calls(void)
+{
+	unsigned int i;
+
+	for (i = 0; !over; i++) {
+		alarm(WATCHDOG_S);
+		call_port(MULTIKERNEL_PORT_ECHO, i % 3 ? i % 2 : MULTIKERNEL_CPU_ANY, 20,
+			  (i * 97) % MULTIKERNEL_CALL_MAX);
+	}
+}
+
+static void torment_port(void)
+{
+	struct pollfd poller = { .events = POLLIN | POLLOUT };
+	unsigned char message[LONGEST];
+	unsigned int i;
+	int fd = -1;
+
+	for (i = 0; !over; i++) {
+		alarm(WATCHDOG_S);
+		if (fd < 0) {
+			fd = open_port(instance, PORT_ECHO);
+			if (fd < 0) {
+				must_be_refusal("open");
+				usleep(1000);
+				continue;
+			}
+			if (fcntl(fd, F_SETFL, O_NONBLOCK))
+				fail("O_NONBLOCK");
+		}
+		if (write(fd, message, compose(message, i)) < 0)
+			must_be_refusal("write");
+		poller.fd = fd;
+		if (poll(&poller, 1, 20) < 0)
+			must_be_refusal("poll");
+		if (read(fd, message, sizeof(message)) < 0)
+			must_be_refusal("read");
+		if (i % 16 == 0) {
+			close(fd);
+			fd = -1;
+		}
+	}
+}
+
+/* A reader who waits can be interrupted. */
+static void torment_reader(void)
+{
+	struct itimerval every = { .it_interval.tv_usec = 50000, .it_value.tv_usec = 50000 };
+	struct sigaction action = { .sa_handler = on_signal };
+	char message[64];
+	int fd;
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &every, NULL);
+	while (!over) {
+		fd = open_port(instance, PORT_ALONE);
+		if (fd < 0) {
+			must_be_refusal("open");
+			usleep(1000);
+			continue;
+		}
+		if (read(fd, message, sizeof(message)) < 0)
+			must_be_refusal("read");
+		if (write(fd, message, sizeof(message)) < 0)
+			must_be_refusal("write");
+		close(fd);
+	}
+}
+
+/*
+ * Asks a kernel that may do anything for all there is, until SIGTERM: each call
+ * returns in time, with one of the errnos that it has for that.
+ */
+static int case_torment(void)
+{
+	static void (*const jobs[])(void) = {
+		torment_calls, torment_calls, torment_port, torment_reader,
+	};
+	struct sigaction action = { .sa_handler = on_signal };
+	pid_t pids[ARRAY_SIZE(jobs)];
+	int status, wrong = 0;
+	unsigned int i;
+
+	sigaction(SIGTERM, &action, NULL);
+	for (i = 0; i < ARRAY_SIZE(jobs); i++) {
+		pids[i] = fork();
+		if (pids[i] < 0)
+			fail("fork");
+		if (!pids[i]) {
+			jobs[i]();
+			exit(0);
+		}
+	}
+	printf("at it\n");
+	fflush(stdout);
+	while (!over)
+		if (wait(&status) >= 0 && !over) {
+			printf("one has ended early, status %#x\n", status);
+			wrong = 1;
+			break;
+		}
+	/* Who hangs is not waited for. */
+	alarm(2 * WATCHDOG_S);
+	for (i = 0; i < ARRAY_SIZE(jobs); i++)
+		kill(pids[i], SIGTERM);
+	while (wait(&status) >= 0 || errno == EINTR)
+		if (status) {
+			printf("one ended with status %#x\n", status);
+			wrong = 1;
+		}
+	return wrong;
+}
+
+/* A port that takes calls and answers none: where answers are sent to. */
+#define PORT_DEAF	2
+
+/* More calls than may wait for one kernel: some are told so, none has another errno. */
+static int case_crowd(void)
+{
+	int i, status, busy = 0, late = 0;
+
+	for (i = 0; i < 48; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			call_port(PORT_DEAF, 0, 10000, 8);
+			exit(errno == EBUSY ? 1 : errno == ETIMEDOUT ? 2 : 3);
+		}
+	}
+	for (i = 0; wait(&status) >= 0; i++) {
+		busy += WEXITSTATUS(status) == 1;
+		late += WEXITSTATUS(status) == 2;
+		/* The first that are told find all places taken. */
+		if (busy == 16 && !late) {
+			printf("crowded\n");
+			fflush(stdout);
+		}
+	}
+	printf("%d were one too many, %d waited in vain\n", busy, late);
+	return !(busy == 16 && late == 32);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -431,7 +626,7 @@ int main(int argc, char **argv)
 	} cases[] = {
 		{ "echo", case_echo }, { "sink", case_sink }, { "source", case_source },
 		{ "close", case_close }, { "errors", case_errors }, { "move", case_move },
-		{ "end", case_end },
+		{ "end", case_end }, { "torment", case_torment }, { "crowd", case_crowd },
 	};
 	struct multikernel_ioctl_open request = { .size = sizeof(request) };
 	unsigned int i;
