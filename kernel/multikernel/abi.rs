@@ -35,7 +35,8 @@ pub const ABI_VERSION: u32 = 1;
 /// side does not know.
 ///
 /// 1: links.
-pub const ABI_MINOR: u32 = 1;
+/// 2: a spawn kernel says its version, and whether it refuses the host's.
+pub const ABI_MINOR: u32 = 2;
 
 /// `SharedHeader::magic`: "MKSHARED" in ASCII, first letter in the lowest byte.
 pub const SHARED_MAGIC: u64 = u64::from_le_bytes(*b"MKSHARED");
@@ -79,6 +80,13 @@ pub const GUEST_POWEROFF: u32 = 2;
 pub const GUEST_RESTART: u32 = 3;
 /// `guest_state`: it panicked.
 pub const GUEST_PANIC: u32 = 4;
+
+/// `guest_refused`: there is nothing that the spawn refuses.
+pub const REFUSED_NOTHING: u32 = 0;
+/// `guest_refused`: the version of the shared area. The spawn goes on without guest support.
+pub const REFUSED_SHARED: u32 = 1;
+/// `guest_refused`: the version of the link. The spawn goes on without a link.
+pub const REFUSED_LINK: u32 = 2;
 
 /// `request`: nothing is asked of the spawn.
 pub const REQUEST_NONE: u32 = 0;
@@ -162,6 +170,17 @@ pub struct SharedHeader {
     pub end_apic_id: u32,
     /// What the panic said, zero-terminated; empty after any other end.
     pub end_message: [u8; MESSAGE_LENGTH],
+    /// The spawn's [`ABI_VERSION`]; 0 if its minor version is below 2, or nothing is heard yet.
+    ///
+    /// This and the next two, and `magic` and `version`, are where they are in all versions: they
+    /// are what a spawn says that refuses the host's version.
+    pub guest_version: u32,
+    /// The spawn's [`ABI_MINOR`].
+    pub guest_minor: u32,
+    /// One of `REFUSED_*`.
+    pub guest_refused: u32,
+    /// Zero.
+    pub reserved2: u32,
 }
 
 /// A CPU of the spawn, at the index of its number there. Written by the spawn.
@@ -334,8 +353,8 @@ pub struct LinkState {
     pub features: u64,
     /// Another number whenever a port has been opened or closed.
     pub changes: u32,
-    /// Zero.
-    pub reserved0: u32,
+    /// Its [`ABI_VERSION`], before it is up; 0 if its minor version is below 2.
+    pub version: u32,
     /// Zero; keeps it on a cache line of its own.
     pub reserved: [u64; 4],
 }
@@ -521,7 +540,10 @@ const _: () = {
     assert!(offset_of!(SharedHeader, vmcoreinfo_size) == 288);
     assert!(offset_of!(SharedHeader, end_apic_id) == 292);
     assert!(offset_of!(SharedHeader, end_message) == 296);
-    assert!(size_of::<SharedHeader>() == 552);
+    assert!(offset_of!(SharedHeader, guest_version) == 552);
+    assert!(offset_of!(SharedHeader, guest_minor) == 556);
+    assert!(offset_of!(SharedHeader, guest_refused) == 560);
+    assert!(size_of::<SharedHeader>() == 568);
     assert!(size_of::<SharedHeader>() <= CONSOLE_RINGS_OFFSET as usize);
 
     assert!(offset_of!(ConsoleRing, head) == 64);
@@ -553,6 +575,7 @@ const _: () = {
     assert!(offset_of!(LinkBell, online) == 12);
     assert!(size_of::<LinkBell>() == 64);
     assert!(offset_of!(LinkState, changes) == 24);
+    assert!(offset_of!(LinkState, version) == 28);
     assert!(offset_of!(LinkLane, to) == 4);
     assert!(offset_of!(LinkLane, state) == 8);
     assert!(offset_of!(LinkLane, cpu) == 12);

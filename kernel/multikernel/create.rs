@@ -201,6 +201,7 @@ fn reserve(
         state: State::Empty,
         reason: Reason::None,
         epoch: 0,
+        refusal_told: 0,
         cpus: body.cpus,
         ranges,
         shared: body.shared,

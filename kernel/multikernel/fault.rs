@@ -9,6 +9,10 @@
 //! end at once as if the time were up, and to `fail_roll_call`, how many answers to a roll call are
 //! overlooked. Where the CPU is at that moment is not known, just as after a real timeout.
 //!
+//! Three more have the host pass for one of another version of the ABI in what it writes for spawns
+//! that are started from then on: `claim_version`, `claim_link_version` (in headers of links
+//! alone) and `claim_minor`.
+//!
 //! Without the option nothing of this is compiled in. No lock: each count is one atomic word.
 
 #[cfg(not(CONFIG_MULTIKERNEL_FAULT_INJECTION))]
@@ -25,6 +29,8 @@ mod enabled {
         sync::atomic::{Atomic, Relaxed},
         uaccess::UserSliceReader, //
     };
+
+    use crate::version::claim;
 
     /// How many faults of one kind are still to come.
     struct Count(Atomic<u32>);
@@ -46,24 +52,24 @@ mod enabled {
         }
     }
 
-    /// A count as a file; debugfs has files that own their data, and these counts are static.
-    struct Knob(&'static Count);
+    /// A number as a file; debugfs has files that own their data, and these numbers are static.
+    struct Knob(&'static Atomic<u32>);
 
     impl Writer for Knob {
         fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            writeln!(f, "{}", self.0 .0.load(Relaxed))
+            writeln!(f, "{}", self.0.load(Relaxed))
         }
     }
 
     impl Reader for Knob {
         fn read_from_slice(&self, reader: &mut UserSliceReader) -> Result {
-            self.0 .0.read_from_slice(reader)
+            self.0.read_from_slice(reader)
         }
     }
 
     /// The files, which are there as long as this is.
     pub(crate) struct Knobs {
-        _files: [Pin<KBox<File<Knob>>>; 2],
+        _files: [Pin<KBox<File<Knob>>>; 5],
     }
 
     impl Knobs {
@@ -73,12 +79,17 @@ mod enabled {
         ///
         /// `ENOMEM`.
         pub(crate) fn new(directory: &Dir) -> Result<Self> {
-            let confirm = directory.read_write_file(c"fail_confirm", Knob(&CONFIRM));
-            let roll_call = directory.read_write_file(c"fail_roll_call", Knob(&ROLL_CALL));
+            let file = |name, word| {
+                let file = directory.read_write_file(name, Knob(word));
+                KBox::pin_init(file, GFP_KERNEL)
+            };
             Ok(Self {
                 _files: [
-                    KBox::pin_init(confirm, GFP_KERNEL)?,
-                    KBox::pin_init(roll_call, GFP_KERNEL)?,
+                    file(c"fail_confirm", &CONFIRM.0)?,
+                    file(c"fail_roll_call", &ROLL_CALL.0)?,
+                    file(c"claim_version", &claim::VERSION)?,
+                    file(c"claim_link_version", &claim::LINK_VERSION)?,
+                    file(c"claim_minor", &claim::MINOR)?,
                 ],
             })
         }

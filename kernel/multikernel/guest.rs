@@ -38,7 +38,8 @@ use crate::{
         call,
         inbox,
         peer, //
-    }, //
+    },
+    version::claim, //
 };
 
 mod clock;
@@ -52,10 +53,16 @@ mod initcall;
 mod power;
 mod shared;
 pub(crate) mod siblings;
+#[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+mod skew;
 #[path = "../../arch/x86/kernel/multikernel/guest_hooks.rs"]
 mod x86;
 
-use header::Facts;
+use header::{
+    Facts,
+    Ours,
+    Refusal, //
+};
 
 /// What the host said in the header, checked. Set once if this kernel is a spawn.
 static FACTS: SetOnce<Facts> = SetOnce::new();
@@ -90,9 +97,19 @@ fn early_setup(argument: &CStr) -> Result {
         Ok(header) => header,
         Err(why) => return refuse(base, format_args!("{why}")),
     };
-    let facts = match header::check(&header) {
+    #[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
+    skew::take_claim();
+    let ours = Ours {
+        version: claim::version(),
+        minor: claim::minor(),
+    };
+    let facts = match header::check(&header, ours) {
         Ok(facts) => facts,
         Err(why) => {
+            if let (Refusal::Version(_), Some(area)) = (why, shared::area()) {
+                area.set_version();
+                area.set_refused(abi::REFUSED_SHARED);
+            }
             shared::unmap_early();
             return refuse(base, format_args!("{why}"));
         }
@@ -162,7 +179,8 @@ fn device_setup() -> Result {
         Err(_) => pr_warn!("the host will not be told of CPUs that go on or off line\n"),
     }
     area.set_guest_cpus(x86::online_cpus());
-    area.set_guest_features(features);
+    area.set_guest_features(features | claim::features());
+    area.set_version();
     area.set_guest_doorbell(x86::apic_id(0), vector);
 
     join_link();

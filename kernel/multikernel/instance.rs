@@ -212,6 +212,8 @@ pub(crate) struct Instance {
     pub(crate) reason: Reason,
     /// How often it has been started.
     pub(crate) epoch: u32,
+    /// In which epoch the log has said that its kernel has another version of the ABI.
+    pub(crate) refusal_told: u32,
     /// The CPUs that it was given, in that order. Fixed for its life.
     pub(crate) cpus: KVec<CpuId>,
     /// The ranges that it was given, in that order, then those below 1 MiB. Fixed for its life.

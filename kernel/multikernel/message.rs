@@ -26,7 +26,8 @@ use crate::{
     },
     port,
     registry::Subsystem,
-    user::UserStruct, //
+    user::UserStruct,
+    version, //
 };
 
 /// ioctl(MULTIKERNEL_IOCTL_CALL).
@@ -38,10 +39,13 @@ pub(crate) const OPEN_PORT: u32 = command(uapi::MULTIKERNEL_CMD_OPEN_PORT);
 ///
 /// # Errors
 ///
-/// `EALREADY` if none does, `ESTALE`.
+/// `EALREADY` if none does, `EPROTONOSUPPORT` if it has another version of the ABI, `ESTALE`.
 pub(crate) fn link_of(subsystem: &Subsystem, handle: Handle) -> Result<Arc<Link>> {
     let mut registry = subsystem.lock();
-    registry.find(handle)?.link.clone().ok_or(EALREADY)
+    let instance = registry.find(handle)?;
+    let link = instance.link.clone().ok_or(EALREADY)?;
+    version::check(instance)?;
+    Ok(link)
 }
 
 /// One of the ioctls above, on a link, which is asked for when all else is right.

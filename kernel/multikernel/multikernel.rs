@@ -18,6 +18,7 @@
 //! - [`shutdown`], `suspend`, [`panic`]: what the end or the sleep of the host means for them
 //! - [`message`]: messages of user space
 //! - [`port`]: the port fd
+//! - [`version`]: spawn kernels of another version of the ABI
 //! - [`device`], [`view`]: how user space does and sees it
 //!
 //! Safe wrappers, where `unsafe` is:
@@ -74,6 +75,7 @@ mod shutdown;
 #[cfg(CONFIG_PM_SLEEP)]
 mod suspend;
 mod user;
+mod version;
 mod view;
 mod watch;
 

@@ -29,6 +29,7 @@ use crate::{
     link::{outbox::Link, peer},
     memory::SharedPages,
     registry::{Purpose, Subsystem},
+    version::claim,
     watch, //
 };
 
@@ -153,11 +154,11 @@ fn begin_life(instance: &Instance, apic_ids: KVec<u32>) -> Result<Life> {
         + (offset_of!(abi::ConsoleRings, output) + offset_of!(abi::ConsoleRing, tail)) as u64;
     let header = SharedHeader {
         magic: abi::SHARED_MAGIC,
-        version: abi::ABI_VERSION,
+        version: claim::version(),
         id: instance.id.get(),
         epoch: instance.epoch.wrapping_add(1).max(1),
         request: abi::REQUEST_NONE,
-        host_features: 0,
+        host_features: claim::features(),
         tsc_khz: platform::tsc_khz(),
         lapic_khz: platform::lapic_khz(),
         wall_seconds: clock.seconds,
@@ -165,12 +166,13 @@ fn begin_life(instance: &Instance, apic_ids: KVec<u32>) -> Result<Life> {
         host_apic_id: host.get(),
         wall_tsc: clock.tsc,
         host_vector: u32::from(doorbell::VECTOR),
-        minor: abi::ABI_MINOR,
+        minor: claim::minor(),
         link_base: 0,
         link_size: 0,
         console_start: instance.shared.read_u64(tail),
         name: *instance.name.field(),
-        reserved1: [0; 96],
+        // CAST: The upper byte.
+        reserved1: [(claim::features() >> 56) as u8; 96],
         guest_state: abi::GUEST_SILENT,
         guest_vector: 0,
         guest_apic_id: 0,
@@ -180,6 +182,10 @@ fn begin_life(instance: &Instance, apic_ids: KVec<u32>) -> Result<Life> {
         vmcoreinfo_size: 0,
         end_apic_id: 0,
         end_message: [0; abi::MESSAGE_LENGTH],
+        guest_version: 0,
+        guest_minor: 0,
+        guest_refused: abi::REFUSED_NOTHING,
+        reserved2: 0,
     };
     Ok(Life {
         shared: instance.shared.clone(),

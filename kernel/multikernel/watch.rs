@@ -21,7 +21,8 @@ use crate::{
     memory::SharedPages,
     pulse,
     registry::{Purpose, Subsystem},
-    run, //
+    run,
+    version, //
 };
 
 /// Milliseconds after which the work item looks again, whatever is due when: so that a spawn which
@@ -78,7 +79,11 @@ fn next_hung(subsystem: &Subsystem, seen: u64) -> Option<(Handle, u32)> {
         .instances
         .iter_mut()
         .filter(|instance| instance.serial > seen && is_watched(instance))
-        .find_map(|instance| is_hung(instance, now).then(|| (instance.handle(), instance.epoch)))
+        .find_map(|instance| {
+            // The log says it if its kernel has another version; nothing else comes of it here.
+            let _ = version::check(instance);
+            is_hung(instance, now).then(|| (instance.handle(), instance.epoch))
+        })
 }
 
 fn is_watched(instance: &Instance) -> bool {

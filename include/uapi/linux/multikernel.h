@@ -87,6 +87,8 @@
  *  - EISCONN: the two instances have been connected already.
  *  - ENOLINK: the two instances have not been connected.
  *  - ENOTCONN: the other kernel does not take part in the link, or not yet.
+ *  - EPROTONOSUPPORT: the other kernel has another version of the ABI; the
+ *    logs of both say which.
  *  - EPIPE: the other kernel ended meanwhile.
  *  - EADDRINUSE: somebody has opened the port in this kernel.
  *  - ECONNREFUSED: nobody has the port in the other kernel.
@@ -610,6 +612,7 @@ struct multikernel_ioctl_read_memory {
  * The answer may be an errno of its own.
  *
  * ENOTCONN: the spawn kernel has no support for links, or is not up yet.
+ * EPROTONOSUPPORT: it has another version of the ABI.
  * EPIPE: it ended meanwhile. EPROTO: it broke the rules. EALREADY: none runs.
  * ETIMEDOUT, EINTR: the call has been sent, and what it does is done, unless
  * there was no room for it all the time; a late answer is ignored. EBUSY: too

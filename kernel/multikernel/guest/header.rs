@@ -12,7 +12,6 @@ use super::clock::{
 };
 use crate::abi::{
     SharedHeader,
-    ABI_VERSION,
     SHARED_MAGIC, //
 };
 
@@ -66,7 +65,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Magic => write!(f, "no header there"),
             Self::Version(version) => {
-                write!(f, "version {version}, this kernel knows {ABI_VERSION}")
+                write!(f, "version {version}, which this kernel does not know")
             }
             Self::Id(id) => write!(f, "instance id {id}"),
             Self::Epoch => write!(f, "epoch 0"),
@@ -78,16 +77,23 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// The version and minor version of this kernel.
+#[derive(Clone, Copy)]
+pub(super) struct Ours {
+    pub(super) version: u32,
+    pub(super) minor: u32,
+}
+
 /// Checks a header.
 ///
 /// # Errors
 ///
 /// The first field that cannot be right.
-pub(super) fn check(header: &SharedHeader) -> Result<Facts, Refusal> {
+pub(super) fn check(header: &SharedHeader, ours: Ours) -> Result<Facts, Refusal> {
     if header.magic != SHARED_MAGIC {
         return Err(Refusal::Magic);
     }
-    if header.version != ABI_VERSION {
+    if header.version != ours.version {
         return Err(Refusal::Version(header.version));
     }
     if header.id == 0 || header.id > ID_MAX {
@@ -123,8 +129,8 @@ pub(super) fn check(header: &SharedHeader) -> Result<Facts, Refusal> {
         },
         host,
         console_start: header.console_start,
-        // A host of minor version 0 has zeroes there.
-        link: (header.minor >= 1 && header.link_base != 0)
+        // A host of minor version 0 has zeroes there, and a spawn of that does not know it.
+        link: (header.minor.min(ours.minor) >= 1 && header.link_base != 0)
             .then_some((header.link_base, header.link_size)),
     })
 }
@@ -143,8 +149,15 @@ fn frequency(khz: u32) -> Option<Option<u32>> {
 mod tests {
     use super::*;
     use crate::abi::{
+        ABI_MINOR,
+        ABI_VERSION,
         MESSAGE_LENGTH,
         NAME_LENGTH, //
+    };
+
+    const OURS: Ours = Ours {
+        version: ABI_VERSION,
+        minor: ABI_MINOR,
     };
 
     fn good() -> SharedHeader {
@@ -177,12 +190,16 @@ mod tests {
             vmcoreinfo_size: 0,
             end_apic_id: 0,
             end_message: [0; MESSAGE_LENGTH],
+            guest_version: 0,
+            guest_minor: 0,
+            guest_refused: 0,
+            reserved2: 0,
         }
     }
 
     #[test]
     fn good_header_gives_its_facts() {
-        let facts = check(&good());
+        let facts = check(&good(), OURS);
         assert!(facts.is_ok_and(|facts| facts.id == 7
             && facts.console_start == 99
             && facts.clock.tsc_khz == Some(2_500_000)
@@ -194,12 +211,32 @@ mod tests {
     }
 
     #[test]
+    fn a_link_needs_a_minor_version_of_both() {
+        let header = |minor| SharedHeader {
+            minor,
+            link_base: 0x1000,
+            link_size: 0x2000,
+            ..good()
+        };
+        let link = |theirs, minor| {
+            let ours = Ours { minor, ..OURS };
+            check(&header(theirs), ours)
+                .ok()
+                .and_then(|facts| facts.link)
+        };
+        assert_eq!(link(0, ABI_MINOR), None);
+        assert_eq!(link(1, 0), None);
+        assert_eq!(link(1, 1), Some((0x1000, 0x2000)));
+        assert_eq!(link(99, ABI_MINOR), Some((0x1000, 0x2000)));
+    }
+
+    #[test]
     fn unknown_is_not_wrong() {
         let mut header = good();
         header.tsc_khz = 0;
         header.lapic_khz = 0;
         header.host_vector = 0;
-        let facts = check(&header);
+        let facts = check(&header, OURS);
         assert!(facts.is_ok_and(|facts| facts.clock.tsc_khz.is_none()
             && facts.clock.lapic_khz.is_none()
             && facts.host.is_none()));
@@ -210,7 +247,7 @@ mod tests {
         let refused = |change: fn(&mut SharedHeader)| {
             let mut header = good();
             change(&mut header);
-            check(&header).err()
+            check(&header, OURS).err()
         };
         assert_eq!(refused(|header| header.magic = 0), Some(Refusal::Magic));
         assert_eq!(

@@ -44,17 +44,20 @@ use crate::{
         CPU_REGISTERS_MAX,
         CPU_REGISTERS_OFFSET,
         MESSAGE_LENGTH,
+        REFUSED_LINK,
         REGISTERS_VALID,
         SHARED_SIZE, //
     },
     link::{
+        layout,
         region::{
             Lease,
             Region, //
         },
         sibling, //
     },
-    ring::RingMemory, //
+    ring::RingMemory,
+    version::claim, //
 };
 
 /// The most bytes that a link is believed to have.
@@ -279,7 +282,12 @@ fn region(mapped: &Mapped, lease: Option<Arc<dyn Lease>>) -> Result<Region> {
     // SAFETY: By the invariants of `Mapped`, which a lease keeps; without one the caller does not
     // drop it once this has succeeded.
     unsafe { Region::of_other(mapped.base.cast(), mapped.phys, mapped.size, lease) }.map_err(|why| {
-        pr_err!("no link: {:?}\n", why);
+        pr_err!("no link at {:#x}: {}\n", mapped.phys, format_args!("{why}"));
+        if matches!(why, layout::Unusable::Version(_)) {
+            if let Some(area) = area() {
+                area.set_refused(REFUSED_LINK);
+            }
+        }
         EPROTO
     })
 }
@@ -347,6 +355,24 @@ impl Area {
     pub(super) fn set_guest_features(&self, features: u64) {
         self.long::<{ offset_of!(SharedHeader, guest_features) }>()
             .store(features, Relaxed);
+    }
+
+    /// Publishes which version of the ABI this kernel has. One of version 1 whose
+    /// minor version is below 2 says nothing.
+    pub(super) fn set_version(&self) {
+        if !claim::says_version() {
+            return;
+        }
+        self.word::<{ offset_of!(SharedHeader, guest_minor) }>()
+            .store(claim::minor(), Relaxed);
+        self.word::<{ offset_of!(SharedHeader, guest_version) }>()
+            .store(claim::version(), Release);
+    }
+
+    /// Publishes that this kernel refuses a version of the host's: one of `REFUSED_*`.
+    pub(super) fn set_refused(&self, what: u32) {
+        self.word::<{ offset_of!(SharedHeader, guest_refused) }>()
+            .store(what, Release);
     }
 
     /// Publishes where this kernel describes itself to those who read a dump of it.

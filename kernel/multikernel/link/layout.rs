@@ -21,7 +21,10 @@
 
 #![allow(unreachable_pub)]
 
-use core::mem::size_of;
+use core::{
+    fmt,
+    mem::size_of, //
+};
 
 use crate::abi::{
     LinkBell,
@@ -29,7 +32,7 @@ use crate::abi::{
     LinkLane,
     LinkSide,
     LinkState,
-    ABI_VERSION,
+    ABI_MINOR,
     LANE_ALIGN,
     LANE_HEAD_BYTES,
     LANE_SLOTS_MAX,
@@ -56,6 +59,18 @@ pub enum Unusable {
     Side(usize),
     /// The size is not what follows from the rest, or there is less memory.
     Size(u64),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic => write!(f, "no header there"),
+            Self::Version(version) => write!(f, "version {version}"),
+            Self::LaneSlots(slots) => write!(f, "lanes of {slots} slots"),
+            Self::Side(side) => write!(f, "side {side} is out of range"),
+            Self::Size(size) => write!(f, "{size:#x} bytes cannot be"),
+        }
+    }
 }
 
 /// Where the parts of one side begin, in bytes from the link's beginning.
@@ -126,20 +141,26 @@ impl Layout {
     }
 
     /// The layout of a link whose memory has `available` bytes and begins with a copy of this
-    /// header.
+    /// header, as a kernel with this version of the ABI has it. What a newer minor version has
+    /// appended behind it is left alone.
     ///
     /// # Errors
     ///
     /// Why it cannot be used.
-    pub fn of_header(header: &LinkHeader, available: u64) -> Result<Self, Unusable> {
+    pub fn of_header(header: &LinkHeader, available: u64, version: u32) -> Result<Self, Unusable> {
         if header.magic != LINK_MAGIC {
             return Err(Unusable::Magic);
         }
-        if header.version != ABI_VERSION {
+        if header.version != version {
             return Err(Unusable::Version(header.version));
         }
         let layout = Self::new(header.sides, header.lane_slots, header.epoch)?;
-        if layout.size != header.size || layout.size > available {
+        let fits = if header.minor > ABI_MINOR {
+            layout.size <= header.size
+        } else {
+            layout.size == header.size
+        };
+        if !fits || header.size > available {
             return Err(Unusable::Size(header.size));
         }
         Ok(layout)
@@ -207,6 +228,7 @@ pub fn lane_bytes(slots: u32) -> u64 {
 #[cfg_attr(not(test), kernel::macros::kunit_tests(multikernel_link_layout))]
 mod tests {
     use super::*;
+    use crate::abi::ABI_VERSION;
 
     const SIDES: [LinkSide; 2] = [
         LinkSide {
@@ -273,10 +295,10 @@ mod tests {
         };
         let size = layout.size();
         let good = header(&layout);
-        let refused = |bad: LinkHeader| Layout::of_header(&bad, size).err();
-        assert_eq!(Layout::of_header(&good, size), Ok(layout));
+        let refused = |bad: LinkHeader| Layout::of_header(&bad, size, ABI_VERSION).err();
+        assert_eq!(Layout::of_header(&good, size, ABI_VERSION), Ok(layout));
         assert_eq!(
-            Layout::of_header(&good, size - 1),
+            Layout::of_header(&good, size - 1, ABI_VERSION),
             Err(Unusable::Size(size))
         );
         assert_eq!(
@@ -287,6 +309,8 @@ mod tests {
             refused(LinkHeader { version: 2, ..good }),
             Some(Unusable::Version(2))
         );
+        // One of version 2 takes only its own.
+        assert_eq!(Layout::of_header(&good, size, 2), Err(Unusable::Version(1)));
         for slots in [0, 8, 65, 1 << 17] {
             assert_eq!(
                 refused(LinkHeader {

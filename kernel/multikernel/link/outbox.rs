@@ -244,11 +244,13 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `EPIPE` if the other side is gone, `ENOTCONN` if it is not there yet.
+    /// `EPIPE` if the other side is gone, `ENOTCONN` if it is not there yet, `EPROTONOSUPPORT` if
+    /// it has another version of the ABI.
     pub(crate) fn check_up(&self) -> Result {
         match self.region.state(self.peer()) {
             _ if self.down.load(Relaxed) => Err(EPIPE),
-            abi::LINK_UP => Ok(()),
+            abi::LINK_UP if self.region.is_known(self.peer()) => Ok(()),
+            abi::LINK_UP => Err(EPROTONOSUPPORT),
             abi::LINK_GONE => Err(EPIPE),
             _ => Err(ENOTCONN),
         }
@@ -282,7 +284,7 @@ impl Link {
     /// - `EMSGSIZE`: it is too long.
     /// - `EINVAL`: the other side has no such CPU.
     /// - `EPROTO`: the other side has broken the lane.
-    /// - `EPIPE`, `ENOTCONN`: as [`Self::check_up`].
+    /// - `EPIPE`, `ENOTCONN`, `EPROTONOSUPPORT`: as [`Self::check_up`].
     pub(crate) fn send(&self, to: Option<u32>, kind: u8, port: u32, payload: &[u8]) -> Result {
         self.check_up()?;
         // The task may move to another CPU from here on. It then uses this one's outbox, which is

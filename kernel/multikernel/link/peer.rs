@@ -38,7 +38,8 @@ use crate::{
     memory::{
         SharedPages,
         PAGE_SIZE, //
-    }, //
+    },
+    version::claim, //
 };
 
 /// Slots of a lane: 4 KiB.
@@ -72,11 +73,12 @@ fn layout(sides: [Side; 2], data_bytes: u64, epoch: u32) -> Result<Layout> {
 /// `ENOMEM`.
 pub(crate) fn make(sides: [Side; 2], epoch: u32) -> Result<(Arc<Region>, u64, u64)> {
     let least = layout(sides, DATA_BYTES, epoch)?;
-    let pages = SharedPages::new(least.size().next_power_of_two())?;
-    let spare = pages.size().saturating_sub(least.size()) / 2;
+    let appended = claim::appended();
+    let pages = SharedPages::new((least.size() + appended).next_power_of_two())?;
+    let spare = pages.size().saturating_sub(least.size() + appended) / 2;
     let data_bytes = DATA_BYTES + spare / PAGE_SIZE * PAGE_SIZE;
     let layout = layout(sides, data_bytes, epoch)?;
-    let (base, size) = (pages.phys(), layout.size());
+    let (base, size) = (pages.phys(), layout.size() + appended);
     let region = Arc::new(Region::in_pages(pages, layout)?, GFP_KERNEL)?;
     region.write_header();
     Ok((region, base, size))

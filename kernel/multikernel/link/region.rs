@@ -46,13 +46,12 @@ use crate::{
         LinkHeader,
         LinkLane,
         LinkState,
-        ABI_MINOR,
-        ABI_VERSION,
         LANE_HEAD_BYTES,
         LANE_SLOT_BYTES,
         LINK_MAGIC, //
     },
-    memory::SharedPages, //
+    memory::SharedPages,
+    version::claim, //
 };
 
 /// The memory of a link.
@@ -130,7 +129,7 @@ impl Region {
         Ok(Self {
             base,
             phys,
-            layout: Layout::of_header(&header, size)?,
+            layout: Layout::of_header(&header, size, claim::link_version())?,
             pages: None,
             _lease: lease,
         })
@@ -202,12 +201,17 @@ impl Region {
                 word.store(value, Relaxed);
             }
         };
-        self.write(offset_of!(LinkHeader, version) as u64, ABI_VERSION);
-        self.write(offset_of!(LinkHeader, minor) as u64, ABI_MINOR);
+        self.write(
+            offset_of!(LinkHeader, version) as u64,
+            claim::link_version(),
+        );
+        self.write(offset_of!(LinkHeader, minor) as u64, claim::minor());
+        put(offset_of!(LinkHeader, features), claim::features());
         self.write(offset_of!(LinkHeader, epoch) as u64, self.layout.epoch());
         let slots = self.layout.lane_slots();
         self.write(offset_of!(LinkHeader, lane_slots) as u64, slots);
-        put(offset_of!(LinkHeader, size), self.layout.size());
+        let size = self.layout.size() + claim::appended();
+        put(offset_of!(LinkHeader, size), size);
         for number in 0..2 {
             let at = offset_of!(LinkHeader, sides) + number * size_of::<crate::abi::LinkSide>();
             let side = self.layout.side(number);
@@ -241,8 +245,23 @@ impl Region {
         self.read(self.state_field(side, offset_of!(LinkState, minor)))
     }
 
-    /// How many lanes a side says it uses, as far as there can be so many.
+    /// `LinkState::version` of a side: any value.
+    pub(crate) fn version(&self, side: usize) -> u32 {
+        self.read(self.state_field(side, offset_of!(LinkState, version)))
+    }
+
+    /// Whether a side has this kernel's version of the ABI. A minor version below 2 says none.
+    pub(crate) fn is_known(&self, side: usize) -> bool {
+        let version = self.version(side);
+        version == 0 || version == claim::version()
+    }
+
+    /// How many lanes a side says it uses, as far as there can be so many: none that this kernel
+    /// would not understand.
     pub(crate) fn lanes(&self, side: usize) -> u32 {
+        if !self.is_known(side) {
+            return 0;
+        }
         self.read(self.state_field(side, offset_of!(LinkState, lanes)))
             .min(self.layout.side(side).lanes)
     }
@@ -255,8 +274,28 @@ impl Region {
         );
         self.write(
             self.state_field(side, offset_of!(LinkState, minor)),
-            ABI_MINOR,
+            claim::minor(),
         );
+        let version = if claim::says_version() {
+            claim::version()
+        } else {
+            0
+        };
+        self.write(
+            self.state_field(side, offset_of!(LinkState, version)),
+            version,
+        );
+        if claim::features() != 0 {
+            let unknown = [
+                offset_of!(LinkState, features),
+                offset_of!(LinkState, reserved),
+            ];
+            for field in unknown {
+                if let Some(word) = self.long(self.state_field(side, field)) {
+                    word.store(claim::features(), Relaxed);
+                }
+            }
+        }
         self.write(self.state_field(side, offset_of!(LinkState, state)), state);
     }
 

@@ -211,6 +211,7 @@ fn errno_name(number: i32) -> String {
         libc::ETIMEDOUT => "ETIMEDOUT",
         libc::ENAMETOOLONG => "ENAMETOOLONG",
         libc::ENOTCONN => "ENOTCONN",
+        libc::EPROTONOSUPPORT => "EPROTONOSUPPORT",
         libc::EPIPE => "EPIPE",
         libc::ECONNREFUSED => "ECONNREFUSED",
         libc::EMSGSIZE => "EMSGSIZE",

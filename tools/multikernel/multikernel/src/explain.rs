@@ -73,6 +73,10 @@ fn cause(errno: i32) -> (&'static str, Option<&'static str>) {
         ),
         libc::EISCONN => ("the two instances are linked already", None),
         libc::ENOLINK => ("the two instances are not linked", None),
+        libc::EPROTONOSUPPORT => (
+            "the other kernel has another version of the ABI",
+            Some("The kernel logs of both say which; use kernels of the same version"),
+        ),
         libc::EPIPE => ("the other kernel ended meanwhile", None),
         libc::ECONNREFUSED => ("nobody has that port in the other kernel", None),
         libc::EMSGSIZE => ("a message or an answer is too long", None),
@@ -133,6 +137,7 @@ mod tests {
             libc::ENOTCONN,
             libc::EISCONN,
             libc::ENOLINK,
+            libc::EPROTONOSUPPORT,
             libc::EPIPE,
             libc::ECONNREFUSED,
             libc::EMSGSIZE,

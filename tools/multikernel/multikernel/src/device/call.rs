@@ -57,6 +57,7 @@ pub trait Peer {
     /// By errno:
     ///
     /// - `ENOTCONN`: the other kernel does not take part in the link, or is not up yet.
+    /// - `EPROTONOSUPPORT`: the other kernel has another version of the ABI.
     /// - `EALREADY`: the instance is not running.
     /// - `EPIPE`: the other kernel ended, before or meanwhile.
     /// - `ECONNREFUSED`: nobody has the port.
