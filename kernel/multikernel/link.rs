@@ -18,6 +18,7 @@
 //! - [`outbox`]: the link itself, and what sends
 //! - [`inbox`]: what receives, ports and their handlers
 //! - [`call`]: messages that are answered
+//! - [`typed`]: messages that are values of a type
 //! - [`channel`]: ports of user space
 //! - `vsock`: sockets of AF_VSOCK, by a port of the kernel's
 //! - [`mapped`]: ports whose lanes a process has mapped
@@ -40,6 +41,7 @@ pub(crate) mod outbox;
 pub(crate) mod peer;
 pub(crate) mod region;
 pub(crate) mod sibling;
+pub(crate) mod typed;
 #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
 pub(crate) mod vsock;
 pub(crate) mod wake;

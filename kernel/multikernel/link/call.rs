@@ -54,7 +54,11 @@ const PLACES_OF_LINK: i32 = PLACES as i32 / 2;
 /// Bytes of an answer's payload at most, and of a call's.
 pub(crate) const CALL_MAX: usize = 1024;
 
-const HEADER: usize = size_of::<CallHeader>();
+/// Bytes before the payload of a call or an answer.
+pub(crate) const HEADER: usize = size_of::<CallHeader>();
+
+/// Bytes of an answer's payload that [`answer`] has room for.
+pub(crate) const ANSWER_MAX: usize = 256;
 
 /// What has become of a call.
 enum Progress {
@@ -138,7 +142,7 @@ fn compose(buffer: &mut [u8], header: CallHeader, payload: &[u8]) -> Result<usiz
 }
 
 /// The header of a call or an answer, and what comes behind it.
-fn parse(payload: &[u8]) -> Option<(CallHeader, &[u8])> {
+pub(crate) fn parse(payload: &[u8]) -> Option<(CallHeader, &[u8])> {
     let (head, rest) = payload.split_at_checked(HEADER)?;
     let [token, words] = head.as_chunks::<8>().0 else {
         return None;
@@ -368,15 +372,15 @@ pub(crate) fn abandon(link: &Arc<Link>) {
     }
 }
 
-/// Answers a call with `status`, 0 or a positive errno, and a payload, of which the stack has room
-/// for 64 bytes only.
+/// Answers a call with `status`, 0 or a positive errno, and a payload of at most [`ANSWER_MAX`]
+/// bytes.
 ///
 /// # Errors
 ///
 /// What [`Link::send`] fails with; the caller's wait ends by its timeout then.
 pub(crate) fn answer(message: &Incoming<'_>, status: u32, payload: &[u8]) -> Result {
     let (call, _) = parse(message.payload).ok_or(EINVAL)?;
-    let mut buffer = [0; HEADER + 64];
+    let mut buffer = [0; HEADER + ANSWER_MAX];
     let header = CallHeader { status, ..call };
     let length = compose(&mut buffer, header, payload)?;
     let bytes = buffer.get(..length).ok_or(EMSGSIZE)?;
