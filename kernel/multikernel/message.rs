@@ -35,6 +35,9 @@ pub(crate) const CALL: u32 = command(uapi::MULTIKERNEL_CMD_CALL);
 /// ioctl(MULTIKERNEL_IOCTL_OPEN_PORT).
 pub(crate) const OPEN_PORT: u32 = command(uapi::MULTIKERNEL_CMD_OPEN_PORT);
 
+/// The longest wait for an answer, in milliseconds.
+pub(crate) const TIMEOUT_MAX: u32 = 3_600_000;
+
 /// The link to a spawn that runs.
 ///
 /// # Errors
@@ -66,8 +69,6 @@ pub(crate) fn ioctl(
 }
 
 fn call_port(link: impl FnOnce() -> Result<Arc<Link>>, argument: usize) -> Result {
-    const TIMEOUT_MAX: u32 = 3_600_000;
-
     let mut request = UserStruct::<uapi::multikernel_ioctl_call>::read(argument)?;
     let value = &request.value;
     check_flags(value.flags, 0)?;

@@ -18,6 +18,7 @@
 //! - [`shutdown`], `suspend`, [`panic`]: what the end or the sleep of the host means for them
 //! - [`message`]: messages of user space
 //! - [`port`]: the port fd
+//! - [`c_api`]: messages of C code and modules
 //! - [`version`]: spawn kernels of another version of the ABI
 //! - [`device`], [`view`]: how user space does and sees it
 //!
@@ -42,6 +43,7 @@ mod abi;
 #[path = "../../arch/x86/kernel/multikernel/mod.rs"]
 mod arch;
 mod bench;
+mod c_api;
 mod connect;
 mod cpu;
 mod cpu_ledger;

@@ -92,6 +92,7 @@
  *  - EPIPE: the other kernel ended meanwhile.
  *  - EADDRINUSE: somebody has opened the port in this kernel.
  *  - ECONNREFUSED: nobody has the port in the other kernel.
+ *  - EBADMSG: the port in the other kernel takes requests of another length.
  *  - EMSGSIZE: a message or an answer that is too long.
  *  - ENXIO: mmap(2) of a port's lane that is not taken over, or not there yet.
  *  - EPROTO: the other kernel broke the rules of the link.

@@ -526,6 +526,14 @@ pub(crate) fn add_port(port: u32, handler: Arc<dyn Handler>) -> Result {
     result
 }
 
+/// Takes a port from its handler, if it has one. May sleep; not to be called by a handler. When it
+/// returns, the handler is not at work any more, and has been dropped.
+pub(crate) fn take_port_back(port: u32) {
+    if let Ok(_guard) = changes() {
+        remove_port(port);
+    }
+}
+
 /// Takes a port from its handler. The caller has [`changes`]; when this returns, the handler is not
 /// at work any more.
 fn remove_port(port: u32) {

@@ -4,7 +4,8 @@
  *
  * port_test serve: in a spawn, serves the ports below, for ever.
  * port_test CASE ID: on the host, does one thing with the server in instance ID.
- *	Says what it did; status 0 if all was as it should be.
+ *	Says what it did; status 0 if all was as it should be. In a spawn, ID is
+ *	"host".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -618,6 +619,56 @@ static int case_crowd(void)
 	return !(busy == 16 && late == 32);
 }
 
+/* The port of multikernel_test.ko, which inverts what it is called with. */
+#define PORT_MODULE	0xff00
+
+/* One call of it. */
+static int case_refused(void)
+{
+	if (call_port(PORT_MODULE, MULTIKERNEL_CPU_ANY, DEADLINE_MS, 8))
+		fail("call");
+	return 0;
+}
+
+/* Calls a module that comes and goes: it answers, or nobody has the port. */
+static int case_module(void)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	unsigned char request[200], answer[MULTIKERNEL_CALL_MAX];
+	unsigned int answered = 0, refused = 0, i, j;
+
+	sigaction(SIGTERM, &action, NULL);
+	for (i = 0; !over; i++) {
+		struct multikernel_ioctl_call call = {
+			.size = sizeof(call),
+			.port = PORT_MODULE,
+			.cpu = i % 2,
+			.timeout_ms = DEADLINE_MS,
+			.request_bytes = 1 + i % sizeof(request),
+			.answer_bytes = sizeof(answer),
+			.request = (unsigned long)request,
+			.answer = (unsigned long)answer,
+		};
+
+		for (j = 0; j < call.request_bytes; j++)
+			request[j] = i + j * 13;
+		if (!ioctl(instance, MULTIKERNEL_IOCTL_CALL, &call)) {
+			if (call.answer_bytes != call.request_bytes)
+				fail("call %u: %u bytes", i, call.answer_bytes);
+			for (j = 0; j < call.request_bytes; j++)
+				if (answer[j] != (unsigned char)~request[j])
+					fail("call %u: byte %u", i, j);
+			answered++;
+		} else if (errno == ECONNREFUSED) {
+			refused++;
+		} else if (errno != EINTR || !over) {
+			fail("call %u", i);
+		}
+	}
+	printf("%u answered, %u refused\n", answered, refused);
+	return !(answered && refused);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -627,6 +678,7 @@ int main(int argc, char **argv)
 		{ "echo", case_echo }, { "sink", case_sink }, { "source", case_source },
 		{ "close", case_close }, { "errors", case_errors }, { "move", case_move },
 		{ "end", case_end }, { "torment", case_torment }, { "crowd", case_crowd },
+		{ "module", case_module }, { "refused", case_refused },
 	};
 	struct multikernel_ioctl_open request = { .size = sizeof(request) };
 	unsigned int i;
@@ -637,6 +689,10 @@ int main(int argc, char **argv)
 	for (i = 0; argc == 3 && i < ARRAY_SIZE(cases); i++) {
 		if (strcmp(argv[1], cases[i].name))
 			continue;
+		if (!strcmp(argv[2], "host")) {
+			instance = open_device();
+			return cases[i].run();
+		}
 		request.id = strtoul(argv[2], NULL, 10);
 		if (ioctl(open_device(), MULTIKERNEL_IOCTL_OPEN, &request))
 			fail("instance %s", argv[2]);

@@ -1,0 +1,131 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Modules in C talk over a link: multikernel_test.ko, loaded on the host and in a
+# spawn, calls itself on the other side, and is unloaded while it is called.
+#
+# vm: CPUS=4 MEM=2G TIMEOUT=600
+#
+# Functions are called by check, and quoted commands are for other shells:
+# shellcheck disable=SC2016,SC2317
+
+# shellcheck source=tools/testing/selftests/multikernel/ktap.sh
+. ./ktap.sh
+
+module=/boot/multikernel_test.ko
+[ -f $module ] || skip_all "no $module"
+plan 23
+
+parameters=/sys/module/multikernel_test/parameters
+
+# The spawn's user space, with the module and what calls it.
+spawn_initrd() {
+	mkdir -p "$work/root"
+	cp port_test "$work/root"
+	cp /boot/multikernel_test-spawn.ko "$work/root/multikernel_test.ko"
+	(cd "$work/root" && printf '%s\n' port_test multikernel_test.ko | cpio -o -H newc | gzip) \
+		>"$work/more" 2>/dev/null
+	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
+}
+
+run() {
+	mkctl run --kernel /boot/vmlinux --initrd "$work/spawn.cpio.gz" --cpus 2-3 \
+		--memory 96M --name modular --hang-timeout never
+}
+
+# host WHAT WORDS: has the host's module do something with the spawn's.
+host() {
+	echo "$(field modular id) $2" >"$parameters/$1"
+}
+
+# spawn WHAT WORDS: the other way round.
+spawn() {
+	told modular 120 "echo '0 $2' >$parameters/$1"
+}
+
+host_counted() {
+	cat "$parameters/calls" "$parameters/messages"
+	[ "$(cat "$parameters/$1")" = "$2" ]
+}
+
+spawn_counted() {
+	told modular 60 "[ \"\$(cat $parameters/$1)\" = $2 ]"
+}
+
+# fails TEXT COMMAND...: with these words.
+fails() {
+	text=$1
+	shift
+	"$@" >"$work/said" 2>&1 && return 1
+	cat "$work/said"
+	grep -q "$text" "$work/said"
+}
+
+# ends PROCESS FILE: it is told to, and has been answered and refused.
+ends() {
+	kill -TERM "$1"
+	wait "$1"
+	status=$?
+	cat "$2"
+	return "$status"
+}
+
+# The spawn's module goes and comes while the host calls it.
+reload_in_spawn() {
+	./port_test module "$(field modular id)" >"$work/calls" 2>&1 &
+	caller=$!
+	told modular 240 'status=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+		rmmod multikernel_test && insmod /multikernel_test.ko delay_us=200 &&
+		usleep 30000 || status=1; done; [ $status = 0 ]' || {
+		kill -TERM "$caller"
+		return 1
+	}
+	ends "$caller" "$work/calls"
+}
+
+# The host's goes and comes while the spawn calls it.
+reload_on_host() {
+	told modular 60 '/port_test module host >/tmp/calls 2>&1 & caller=$!' || return 1
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+		rmmod multikernel_test && insmod "$module" delay_us=200 && usleep 30000 || return 1
+	done
+	told modular 60 'kill -TERM $caller; wait $caller; status=$?; cat /tmp/calls; [ $status = 0 ]'
+}
+
+no_splat() {
+	dmesg | grep -E 'BUG:|WARNING:|Oops|protection fault|lockup|stall|hung task' && return 1
+	return 0
+}
+
+spawn_initrd
+mkctl pool grow 96M >/dev/null
+ledger >"$work/before"
+check "a spawn" run
+check "it is up" ready modular "$work/log"
+[ "$failed" = 0 ] || finish
+check "without the module the spawn refuses" fails 'errno 111' \
+	./port_test refused "$(field modular id)"
+check "the module on the host, which looks at what is refused" insmod "$module"
+check "and in the spawn" told modular 60 'insmod /multikernel_test.ko'
+check "the host calls" host call '-1 500 64'
+check "CPU 1, as much as is answered" host call '1 200 256'
+check "nothing at all" host call '0 50 0'
+check "the spawn has counted" spawn_counted calls 750
+check "the spawn calls" spawn call '-1 500 64'
+check "and host CPU 1" spawn call '1 250 200'
+check "the host has counted" host_counted calls 750
+check "the handler's errno comes back" fails 'too long' host call '-1 1 257'
+check "a CPU that it does not have" fails 'Invalid' host call '2 1 8'
+check "a call that is too long" fails 'too long\|too large' host call '-1 1 1025'
+check "the host sends" host send '-1 1000'
+check "all came" wait_for 60 spawn_counted messages 1000
+check "the spawn sends" spawn send '1 1000'
+check "all of these came" wait_for 60 host_counted messages 1000
+check "the spawn's module goes and comes while it is called" reload_in_spawn
+check "so does the host's" reload_on_host
+check "the host's kernel has nothing to complain of" no_splat
+rmmod multikernel_test
+mkctl rm --force modular >/dev/null
+check "everything is back" same "$work/before"
+mkctl pool shrink 96M >/dev/null
+finish
