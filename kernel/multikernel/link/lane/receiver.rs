@@ -162,7 +162,7 @@ impl<M: LaneMemory> Receiver<M> {
 
     /// Copies what is in the further slots of a message to where it belongs in `buffer`, and
     /// returns the position after it.
-    #[inline]
+    #[inline(always)]
     fn take_rest(&self, length: usize, buffer: &mut [u8]) -> Option<u64> {
         if length > self.shape.longest() {
             return None;

@@ -205,7 +205,7 @@ impl<M: LaneMemory> Sender<M> {
 
     /// Writes what does not fit in the slot at `position` into those behind it; returns the
     /// position after them.
-    #[inline]
+    #[inline(always)]
     fn put_rest(&self, mut position: u64, rest: &[u8]) -> u64 {
         let (whole, last) = rest.as_chunks::<NEXT_BYTES>();
         for chunk in whole {
