@@ -18,7 +18,7 @@
  * its instance, in a spawn kernel it is the host, whose id is 0. CPUs go by the
  * numbers that the other kernel gives them.
  *
- * Ports 3 to 0xffff are for kernels. One that is registered takes messages from
+ * Ports 0x100 to 0xffff are for kernels. One that is registered takes messages from
  * all links, those that come later included.
  */
 
@@ -63,7 +63,7 @@ typedef int (*multikernel_handler_t)(const struct multikernel_message *message, 
 #ifdef CONFIG_MULTIKERNEL
 /**
  * multikernel_register_port - take the messages of a port
- * @port:	a number from 3 to 0xffff
+ * @port:	a number from 0x100 to 0xffff
  * @handler:	called for each
  * @priv:	passed to @handler
  *

@@ -468,6 +468,8 @@ pub const PORT_REPLY: u32 = 2;
 pub const PORT_VSOCK: u32 = 3;
 /// The port of a kernel by which host and spawn speak of links to other spawns: [`LinksMessage`].
 pub const PORT_LINKS: u32 = 4;
+/// The first port of a kernel that is not this subsystem's own.
+pub const PORT_KERNEL: u32 = 0x100;
 /// The first port that user space may open by its number.
 pub const PORT_USER: u32 = 1 << 16;
 /// The first port that is given to those who do not care which they get.

@@ -40,9 +40,6 @@ use crate::{
     registry::Subsystem, //
 };
 
-/// The first port that C code may have: those below are this crate's.
-const PORT_FIRST: u32 = abi::PORT_REPLY + 1;
-
 /// `struct multikernel_message`.
 #[repr(C)]
 struct Message {
@@ -141,7 +138,7 @@ unsafe extern "C" fn multikernel_register_port(
     private: *mut c_void,
 ) -> c_int {
     let register = || -> Result {
-        if !(PORT_FIRST..abi::PORT_USER).contains(&port) {
+        if !(abi::PORT_KERNEL..abi::PORT_USER).contains(&port) {
             return Err(EINVAL);
         }
         let function = function.ok_or(EINVAL)?;
@@ -154,7 +151,7 @@ unsafe extern "C" fn multikernel_register_port(
 /// Takes a port back. When this returns, its function is not at work, and not called again.
 #[no_mangle]
 extern "C" fn multikernel_unregister_port(port: u32) {
-    if (PORT_FIRST..abi::PORT_USER).contains(&port) {
+    if (abi::PORT_KERNEL..abi::PORT_USER).contains(&port) {
         inbox::take_port_back(port);
     }
 }

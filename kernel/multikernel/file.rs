@@ -192,7 +192,6 @@ impl<T: AnonFile> Operations<T> {
             if area.flags() & virt::flags::SHARED == 0 {
                 return Err(EINVAL);
             }
-            area.try_clear_mayexec()?;
             let offset = (page as u64).checked_mul(PAGE_SIZE).ok_or(EINVAL)?;
             let base = data.mapping(offset, length as u64)?;
             if T::OF_ONE_PROCESS {

@@ -50,7 +50,8 @@
  * All calls need CAP_SYS_BOOT, checked against the caller, not the opener.
  * One errno stands for one cause:
  *
- *  - EPERM: the caller lacks CAP_SYS_BOOT, or kernel lockdown forbids it.
+ *  - EPERM: the caller lacks CAP_SYS_BOOT, or kernel lockdown forbids it;
+ *    mmap(2) with PROT_EXEC.
  *  - ENOTTY: the ioctl number is not known, or not on this kind of fd.
  *  - E2BIG: the structure is larger than the kernel knows and the excess is
  *    not zero.
@@ -738,7 +739,7 @@ struct multikernel_ioctl_connect {
  * @waiting of the lanes, the caller may make these the next even number when it
  * is awake, by an atomic exchange, and is not rung for then.
  *
- * A mapping cannot be executed (EINVAL) or grown, and is not inherited by
+ * A mapping cannot be executed (EPERM) or grown, and is not inherited by
  * fork(2). It keeps the port open as the fd does. When both are gone the port can
  * be opened again, and goes on where the memory says that the process was; where
  * that cannot be, the port is broken (EPROTO) as long as both kernels run. A

@@ -506,7 +506,7 @@ mod tests {
 
     impl Lives for Running {
         fn alive(&self, serial: u64) -> Option<u32> {
-            let life = self.0[(serial == OTHER.serial) as usize];
+            let life = self.0[usize::from(serial == OTHER.serial)];
             (life != 0).then_some(life)
         }
 

@@ -67,10 +67,14 @@ impl JsonMessage {
     fn bytes(self) -> Option<Vec<u8>> {
         match (self.text, self.hex) {
             (Some(text), None) => Some(text.into_bytes()),
-            (None, Some(hex)) if hex.len() % 2 == 0 && hex.is_ascii() => (0..hex.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok())
-                .collect(),
+            (None, Some(hex)) => {
+                let digits = hex.chars().map(|digit| digit.to_digit(16));
+                let digits = digits.collect::<Option<Vec<u32>>>()?;
+                let (pairs, rest) = digits.as_chunks::<2>();
+                // CAST: Two digits below 16.
+                let bytes = pairs.iter().map(|[high, low]| (high << 4 | low) as u8);
+                rest.is_empty().then(|| bytes.collect())
+            }
             _ => None,
         }
     }

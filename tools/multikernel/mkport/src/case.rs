@@ -54,7 +54,10 @@ pub fn open_mapped(name: &str, number: u32, polling: Duration) -> Result<MappedP
 fn strict(name: &str) -> Result<()> {
     const COUNT: u32 = 500;
     for _ in 0..2 {
-        strict::ping(|| open_mapped(name, ECHO_STRICT, MappedPort::POLLING), COUNT)?;
+        strict::ping(
+            || open_mapped(name, ECHO_STRICT, MappedPort::POLLING),
+            COUNT,
+        )?;
     }
     println!("2 times {COUNT} messages there and back");
     Ok(())

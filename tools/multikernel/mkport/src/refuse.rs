@@ -178,7 +178,7 @@ pub fn refused(name: &str) -> Result<()> {
             bytes,
             BOTH | libc::PROT_EXEC,
             SHARED,
-            libc::EINVAL,
+            libc::EPERM,
         ),
     ] {
         fails(what, mmap(&port, offset, bytes, protection, flags), errno)?;

@@ -14,6 +14,9 @@ use crate::{
     ECHO_ASYNC, ECHO_MAPPED, ECHO_PLAIN, ECHO_SLEEPER, ECHO_STRICT, REPORT, SCRIBBLED, SINK,
 };
 
+/// Serves a port for ever, or says why it does not any more.
+type Server = fn() -> Result<()>;
+
 /// For ever, as far as a test is concerned.
 const ALWAYS: Duration = Duration::from_secs(100_000);
 
@@ -119,7 +122,7 @@ fn scribbled() -> Result<()> {
 pub fn serve() -> Result<()> {
     // Before there are threads.
     strict::serve_apart(|| open_mapped(ECHO_STRICT, Duration::ZERO))?;
-    let ports: [(&str, fn() -> Result<()>); 6] = [
+    let ports: [(&str, Server); 6] = [
         ("mapped echo", || {
             echo(&mut open_mapped(ECHO_MAPPED, Duration::from_secs(1))?)
         }),

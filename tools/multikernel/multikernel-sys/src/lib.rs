@@ -37,6 +37,8 @@ pub const MULTIKERNEL_IOCTL_OPEN: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_EVENTS: libc::Ioctl = io(MULTIKERNEL_CMD_EVENTS);
 /// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_LINKS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_LINKS);
+/// See the header.
 pub const MULTIKERNEL_IOCTL_GET_INFO: libc::Ioctl = io(MULTIKERNEL_CMD_GET_INFO);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_START: libc::Ioctl = io(MULTIKERNEL_CMD_START);
@@ -56,6 +58,10 @@ pub const MULTIKERNEL_IOCTL_OPEN_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN_POR
 pub const MULTIKERNEL_IOCTL_MAP_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_MAP_PORT);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_RING_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_RING_PORT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_CONNECT: libc::Ioctl = io(MULTIKERNEL_CMD_CONNECT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_DISCONNECT: libc::Ioctl = io(MULTIKERNEL_CMD_DISCONNECT);
 
 /// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
 pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;

@@ -82,6 +82,8 @@ told() {
 	echo "$3; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
 	mkctl logs "$1" --until "mark $mark: " --timeout "$2" | tr -d '\r' >"$work/told"
 	tail -n 15 "$work/told"
+	# What was printed last may be the prompt.
+	echo
 	grep -q "^mark $mark: 0\$" "$work/told"
 }
 

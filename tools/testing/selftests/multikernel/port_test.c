@@ -3,6 +3,7 @@
  * port_test: programs that talk over ports, for ports.sh.
  *
  * port_test serve: in a spawn, serves the ports below, for ever.
+ * port_test serve ID: the same for another spawn, that of instance ID.
  * port_test CASE ID: on the host, does one thing with the server in instance ID.
  *	Says what it did; status 0 if all was as it should be. In a spawn, ID is
  *	"host".
@@ -207,12 +208,11 @@ static void serve_close(int device)
 	}
 }
 
-static int serve(void)
+static int serve(int device)
 {
 	static void (*const servers[])(int device) = {
 		serve_echo, serve_sink, serve_source, serve_close, serve_late,
 	};
-	int device = open_device();
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(servers); i++) {
@@ -669,6 +669,18 @@ static int case_module(void)
 	return !(answered && refused);
 }
 
+static int open_instance(const char *id)
+{
+	struct multikernel_ioctl_open request = {
+		.size = sizeof(request),
+		.id = strtoul(id, NULL, 10),
+	};
+
+	if (ioctl(open_device(), MULTIKERNEL_IOCTL_OPEN, &request))
+		fail("instance %s", id);
+	return request.fd;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -680,25 +692,22 @@ int main(int argc, char **argv)
 		{ "end", case_end }, { "torment", case_torment }, { "crowd", case_crowd },
 		{ "module", case_module }, { "refused", case_refused },
 	};
-	struct multikernel_ioctl_open request = { .size = sizeof(request) };
 	unsigned int i;
 
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 2 && !strcmp(argv[1], "serve"))
-		return serve();
+		return serve(open_device());
+	if (argc == 3 && !strcmp(argv[1], "serve"))
+		return serve(open_instance(argv[2]));
 	for (i = 0; argc == 3 && i < ARRAY_SIZE(cases); i++) {
 		if (strcmp(argv[1], cases[i].name))
 			continue;
-		if (!strcmp(argv[2], "host")) {
+		if (strcmp(argv[2], "host"))
+			instance = open_instance(argv[2]);
+		else
 			instance = open_device();
-			return cases[i].run();
-		}
-		request.id = strtoul(argv[2], NULL, 10);
-		if (ioctl(open_device(), MULTIKERNEL_IOCTL_OPEN, &request))
-			fail("instance %s", argv[2]);
-		instance = request.fd;
 		return cases[i].run();
 	}
-	fprintf(stderr, "port_test serve|CASE ID\n");
+	fprintf(stderr, "port_test serve [ID]|CASE ID\n");
 	return 2;
 }

@@ -121,29 +121,28 @@ send_recv_fail() {
 		grep -q 'no room' "$work/said" || return 1
 	mkctl recv server 0x10202 --follow &
 	first=$!
-	wait_for 20 in_use
+	wait_for 20 has_port "$first" &&
+		status 1 mkctl recv server 0x10202 --timeout 0.1 &&
+		grep -q 'has it open' "$work/said"
 	result=$?
 	kill "$first"
 	wait "$first"
 	return "$result"
 }
 
-in_use() {
-	status 1 mkctl recv server 0x10202 --timeout 0.1 && grep -q 'has it open' "$work/said"
+# has_port PID: whether a process has a port open.
+has_port() {
+	find "/proc/$1/fd" -type l -exec readlink {} \; 2>/dev/null | grep -q multikernel-port
 }
 
 # Who receives hears of the end.
 recv_ends() {
 	mkctl recv server 0x10203 --follow &
 	recv=$!
-	wait_for 20 busy || return 1
+	wait_for 20 has_port "$recv" || return 1
 	mkctl kill server || return 1
 	status 1 wait "$recv" || return 1
 	start_again
-}
-
-busy() {
-	status 1 mkctl send server 0x10203 x && grep -q 'has it open' "$work/said"
 }
 
 mkctl pool grow 128M >/dev/null

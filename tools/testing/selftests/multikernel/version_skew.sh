@@ -67,6 +67,10 @@ port() {
 	./port_test echo "$(field skew id)"
 }
 
+call() {
+	./port_test refused "$(field skew id)"
+}
+
 # says_minor NUMBER: the spawn, of itself.
 says_minor() {
 	cat "$debugfs/links"
@@ -132,12 +136,12 @@ gone >/dev/null
 
 begin
 check "a spawn of version 2" run multikernel_claim=2.0 --uart ttyS2
-check "2.0: is up" wait_for 120 on_line 'spawn: ready'
+check "2.0: is up" wait_for 120 on_line 'Run /init as init process'
 check "2.0: its log says why it is alone" on_line \
 	'no guest support: shared area at .*: version 1, which this kernel does not know'
 check "2.0: the host's says it as well, and nobody had to call" wait_for 10 host_log \
 	'refuses ABI version 1, it has 2'
-check "2.0: it is not called" fails 'another version of the ABI' mkctl ping skew
+check "2.0: it is not called" fails '(errno 93' call
 check "2.0: no port" fails '(errno 93' port
 check "2.0: the host's log said it once" host_log 'refuses ABI version 1, it has 2'
 check "2.0: it is stopped by force" mkctl kill skew
@@ -164,13 +168,13 @@ claim minor "$minor"
 
 begin
 check "a host of version 2" claim version 2
-check "host 2: a spawn" run quiet --uart ttyS2
-check "host 2: is up" wait_for 120 on_line 'spawn: ready'
+check "host 2: a spawn" run loglevel=7 --uart ttyS2
+check "host 2: is up" wait_for 120 on_line 'Run /init as init process'
 check "host 2: its log says why it is alone" on_line \
 	'no guest support: shared area at .*: version 2, which this kernel does not know'
 check "host 2: the host's says it as well" wait_for 10 host_log \
 	'refuses ABI version 2, it has 1'
-check "host 2: it is not called" fails 'another version of the ABI' mkctl ping skew
+check "host 2: it is not called" fails '(errno 93' call
 check "host 2: no port" fails '(errno 93' port
 gone >/dev/null
 claim version 1
@@ -181,7 +185,7 @@ check "link 2: a spawn" run quiet
 check "link 2: is up" ready skew "$work/log"
 check "link 2: its log says why it has no link" grep -q 'no link at .*: version 2' "$work/log"
 check "link 2: the host's says it as well" wait_for 10 host_log 'refuses ABI version'
-check "link 2: it is not called" fails 'another version of the ABI' mkctl ping skew
+check "link 2: it is not called" fails '(errno 93' call
 check "link 2: all else works" the_rest_works
 gone >/dev/null
 claim link_version 1

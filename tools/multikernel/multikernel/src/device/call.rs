@@ -154,6 +154,10 @@ impl Callee<'_> {
                 "this kernel has no link to its host",
                 "This kernel's log says why; a host without links offers none".to_owned(),
             ),
+            (libc::EPROTONOSUPPORT, _) => (
+                "the other kernel has another version of the ABI",
+                "The kernel logs of both say which; use kernels of the same version".to_owned(),
+            ),
             (libc::EALREADY, Self::Instance(name)) => (
                 "it is not running",
                 format!("Start it with 'mkctl start {name}'"),
@@ -265,6 +269,7 @@ mod tests {
              instance is started again."
         );
         for (errno, words) in [
+            (libc::EPROTONOSUPPORT, "another version of the ABI"),
             (libc::EALREADY, "'mkctl start web'"),
             (libc::EPIPE, "'mkctl ps'"),
             (libc::ECONNREFUSED, "port 1 answers always"),

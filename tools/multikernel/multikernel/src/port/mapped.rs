@@ -379,9 +379,12 @@ impl MappedPort {
 
     fn recv_until(&mut self, buffer: &mut [u8], deadline: Option<Instant>) -> Result<Received> {
         loop {
-            let got = self.poll_for(deadline, |this| this.try_recv(buffer))?;
-            if let Some(bytes) = got {
-                return Ok(Received::Message(bytes));
+            // Of a lane that is not there yet the kernel alone tells when it comes.
+            if self.receiving.is_some() {
+                let got = self.poll_for(deadline, |this| this.try_recv(buffer))?;
+                if let Some(bytes) = got {
+                    return Ok(Received::Message(bytes));
+                }
             }
             let ready = self.sleep(PollFlags::IN, deadline)?;
             if let Some(bytes) = self.try_recv(buffer)? {
