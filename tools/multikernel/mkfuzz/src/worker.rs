@@ -321,7 +321,7 @@ impl Worker {
         if self.random.once_in(2) {
             open.name = self.name();
         } else {
-            open.id = 1 + self.random.below(8) as u32;
+            open.id = 3 + self.random.below(8) as u32;
         }
         let opened = self.request(Call::Open, self.device, sys::MULTIKERNEL_IOCTL_OPEN, open);
         if let Some(open) = opened {
@@ -338,7 +338,7 @@ impl Worker {
     fn load_into(&mut self, at: usize) -> Option<()> {
         let (id, ranges) = match self.instances.get(at) {
             Some(instance) => (instance.id, instance.ranges.clone()),
-            None => (1 + self.random.below(8) as u32, vec![(UNIT, UNIT)]),
+            None => (3 + self.random.below(8) as u32, vec![(UNIT, UNIT)]),
         };
         let count = 1 + self.random.below(4);
         let code = self.arena.code();

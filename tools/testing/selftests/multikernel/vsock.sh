@@ -11,12 +11,20 @@
 
 # shellcheck source=tools/testing/selftests/multikernel/ktap.sh
 . ./ktap.sh
-plan 26
+plan 29
 
 # The spawn's user space with the server in it.
 server_initrd() {
 	mkdir -p "$work/root/usr/bin"
 	cp vsock_test "$work/root/vsock_test"
+	# With its libraries, of which ldd is no program here.
+	if [ -x /usr/bin/socat ]; then
+		cp /usr/bin/socat "$work/root/usr/bin"
+		find /lib /lib64 /usr/lib -name '*.so*' | while read -r library; do
+			mkdir -p "$work/root${library%/*}"
+			cp "$library" "$work/root$library"
+		done
+	fi
 	printf '#!/bin/sh\n/vsock_test serve\n' >"$work/root/serve"
 	chmod 755 "$work/root/serve"
 	(cd "$work/root" && find . | cpio -o -H newc | gzip) >"$work/more" 2>/dev/null
@@ -73,6 +81,25 @@ rate() {
 	return "$status"
 }
 
+# The ordinary program at both ends.
+socat_there() {
+	told server 60 "(socat VSOCK-LISTEN:3000 EXEC:'tr a-z A-Z' </dev/null >/dev/null 2>&1 &)" &&
+		wait_for 60 socat_says
+}
+
+socat_says() {
+	echo "good morning" | socat -T 30 - "VSOCK-CONNECT:$cid:3000" >"$work/said" 2>&1
+	cat "$work/said"
+	grep -qx "GOOD MORNING" "$work/said"
+}
+
+socat_here() {
+	socat -u VSOCK-LISTEN:3001 "CREATE:$work/heard" &
+	listener=$!
+	told server 60 "until seq 1 20000 | socat -u - VSOCK-CONNECT:2:3001; do sleep 1; done" &&
+		wait "$listener" && seq 1 20000 | cmp - "$work/heard"
+}
+
 # What there is of sockets besides those of the server.
 no_packets_left() {
 	cat /sys/kernel/debug/multikernel/vsock
@@ -106,10 +133,19 @@ check "from the spawn: load, and a reader who sleeps" in_spawn load
 
 check "load from both at once" at_once
 check "nothing is left over, nothing was wrong" wait_for 20 no_packets_left
+if [ -x /usr/bin/socat ]; then
+	check "socat connects to socat in the spawn" socat_there
+	check "socat in the spawn connects to socat" socat_here
+else
+	check "socat connects to socat in the spawn # SKIP no socat" true
+	check "socat in the spawn connects to socat # SKIP no socat" true
+fi
 check "throughput over the link" rate "$cid"
 check "throughput within the host" rate 1
 
 check "who has a connection hears of the spawn's end by force" ends mkctl kill server
+check "its address is gone from the list" not grep "^$cid " \
+	/sys/kernel/debug/multikernel/vsock
 check "there is no such spawn any more" ./vsock_test nobody "$cid"
 check "in its next life it serves again" again
 check "who has a connection hears of the spawn's end in order" ends mkctl stop server

@@ -16,3 +16,5 @@ pub mod layout;
 pub mod offer;
 #[path = "../../../../../kernel/multikernel/link/wake.rs"]
 pub mod wake;
+#[path = "../../../../../kernel/multikernel/link/vsock/packet.rs"]
+pub mod vsock_packet;
