@@ -13,6 +13,8 @@ use kernel::{
     sync::Arc, //
 };
 
+#[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+use super::vsock;
 use super::{
     call,
     channel,
@@ -21,8 +23,6 @@ use super::{
     outbox::Link,
     region::Region, //
 };
-#[cfg(CONFIG_MULTIKERNEL_VSOCK)]
-use super::vsock;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 use crate::abi::LINK_SIDE_SPAWN;
 use crate::{

@@ -535,7 +535,10 @@ impl Peer {
                     Err(_) => return self.fail(),
                 },
             };
-            if self.deliver(message.get(..length).unwrap_or_default()).is_err() {
+            if self
+                .deliver(message.get(..length).unwrap_or_default())
+                .is_err()
+            {
                 *again = Some(length);
                 return self.receive_later(1);
             }

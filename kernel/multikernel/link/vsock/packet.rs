@@ -148,6 +148,9 @@ mod tests {
         let whole = header(2, 3, 5000, SEQ_ENDS | 8);
         let piece = of_piece(&whole, 1740, false);
         assert_eq!(piece, header(2, 3, 1740, 8));
-        assert_eq!(of_piece(&whole, 1520, true), header(2, 3, 1520, SEQ_ENDS | 8));
+        assert_eq!(
+            of_piece(&whole, 1520, true),
+            header(2, 3, 1520, SEQ_ENDS | 8)
+        );
     }
 }

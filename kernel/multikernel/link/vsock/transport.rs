@@ -322,7 +322,10 @@ impl<C: Carrier> Transport<C> {
         };
         // SAFETY: It lives for ever. CAST: A single bit, far below the sign.
         to_result(unsafe {
-            bindings::vsock_core_register(&raw const (*self.operations.get()).transport, features as i32)
+            bindings::vsock_core_register(
+                &raw const (*self.operations.get()).transport,
+                features as i32,
+            )
         })
     }
 
