@@ -36,7 +36,6 @@ use kernel::{
     },
     time::Jiffies,
     workqueue::{
-        self,
         impl_has_delayed_work,
         impl_has_work,
         new_delayed_work,
@@ -65,6 +64,7 @@ use packet::{
     HEADER_BYTES, //
 };
 use transport::{
+    work_queue,
     Carrier,
     Packet,
     Queue,
@@ -432,11 +432,11 @@ impl Peer {
     // An error of these two means that it is queued already, which is as good.
 
     fn send_later(self: &Arc<Self>) {
-        let _ = workqueue::system_unbound().enqueue::<_, 0>(self.clone());
+        let _ = work_queue().enqueue::<_, 0>(self.clone());
     }
 
     fn receive_later(self: &Arc<Self>, jiffies: Jiffies) {
-        let _ = workqueue::system_unbound().enqueue_delayed::<_, 1>(self.clone(), jiffies);
+        let _ = work_queue().enqueue_delayed::<_, 1>(self.clone(), jiffies);
     }
 
     /// Sends what waits, as far as there is room. If something is left, a doorbell rings once there

@@ -17,7 +17,8 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    types::Opaque, //
+    types::Opaque,
+    workqueue, //
 };
 
 use super::packet::{
@@ -26,6 +27,12 @@ use super::packet::{
 };
 
 const _: () = assert!(size_of::<bindings::virtio_vsock_hdr>() == HEADER_BYTES);
+
+/// Where packets are sent and received that cannot be at once: on any CPU.
+pub(super) fn work_queue() -> &'static workqueue::Queue {
+    // SAFETY: Made at boot, before any link, and there for ever.
+    unsafe { workqueue::Queue::from_raw(bindings::system_dfl_wq) }
+}
 
 /// A packet.
 ///
