@@ -377,20 +377,61 @@ pub(crate) fn abandon(link: &Arc<Link>) {
 ///
 /// # Errors
 ///
-/// What [`Link::send`] fails with; the caller's wait ends by its timeout then.
+/// `EINVAL` if the message is no call; [`Caller::answer`].
 pub(crate) fn answer(message: &Incoming<'_>, status: u32, payload: &[u8]) -> Result {
-    let (call, _) = parse(message.payload).ok_or(EINVAL)?;
-    let mut buffer = [0; HEADER + ANSWER_MAX];
-    let header = CallHeader { status, ..call };
-    let length = compose(&mut buffer, header, payload)?;
-    let bytes = buffer.get(..length).ok_or(EMSGSIZE)?;
-    message.link.answer(message.from, call.reply_port, bytes)
+    let (caller, _) = caller(message).ok_or(EINVAL)?;
+    caller.answer(status, payload)
+}
+
+/// Who has called, and waits for the answer.
+pub(crate) struct Caller {
+    link: Arc<Link>,
+    from: u32,
+    call: CallHeader,
+}
+
+impl Caller {
+    /// Over which link.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Answers with `status`, 0 or a positive errno, and a payload, of at most
+    /// [`ANSWER_MAX`] bytes. In any context but an NMI.
+    ///
+    /// # Errors
+    ///
+    /// What [`Link::answer`] fails with; the caller's wait ends by its timeout then.
+    pub(crate) fn answer(&self, status: u32, payload: &[u8]) -> Result {
+        let mut buffer = [0; HEADER + ANSWER_MAX];
+        let header = CallHeader {
+            status,
+            ..self.call
+        };
+        let length = compose(&mut buffer, header, payload)?;
+        let bytes = buffer.get(..length).ok_or(EMSGSIZE)?;
+        self.link.answer(self.from, self.call.reply_port, bytes)
+    }
+}
+
+/// Who has sent a call, and what; `None` if the message is none.
+pub(crate) fn caller<'a>(message: &Incoming<'a>) -> Option<(Caller, &'a [u8])> {
+    if message.header.kind != MESSAGE_CALL {
+        return None;
+    }
+    let (call, payload) = parse(message.payload)?;
+    let caller = Caller {
+        link: message.link.clone(),
+        from: message.from,
+        call,
+    };
+    Some((caller, payload))
 }
 
 /// Answers a call, if it is one, that nobody has the port.
 pub(crate) fn refuse(message: &Incoming<'_>) {
-    if message.header.kind == MESSAGE_CALL {
-        let _ = answer(message, kernel::bindings::ECONNREFUSED, &[]);
+    if let Some((caller, _)) = caller(message) {
+        let _ = caller.answer(kernel::bindings::ECONNREFUSED, &[]);
     }
 }
 
