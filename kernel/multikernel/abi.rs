@@ -468,6 +468,8 @@ pub const PORT_REPLY: u32 = 2;
 pub const PORT_VSOCK: u32 = 3;
 /// The port of a kernel by which host and spawn speak of links to other spawns: [`LinksMessage`].
 pub const PORT_LINKS: u32 = 4;
+/// The port of a host to which a spawn's [`ArenaRequest`]s go.
+pub const PORT_ARENA: u32 = 16;
 /// The first port of a kernel that is not this subsystem's own.
 pub const PORT_KERNEL: u32 = 0x100;
 /// The first port that user space may open by its number.
@@ -511,6 +513,38 @@ pub struct LinksMessage {
     pub first: u32,
     /// Name of the other spawn's instance, zero-terminated.
     pub name: [u8; NAME_LENGTH],
+}
+
+/// `ArenaRequest::operation`: where the arena of this name is, to be mapped.
+pub const ARENA_OPEN: u32 = 1;
+
+/// What a spawn asks of [`PORT_ARENA`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ArenaRequest {
+    /// One of `ARENA_*`.
+    pub operation: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The arena's name, zero-terminated; what follows is zero too.
+    pub name: [u8; NAME_LENGTH],
+}
+
+/// `ArenaAnswer::flags`: the spawn may also write to the arena.
+pub const ARENA_WRITABLE: u32 = 1 << 0;
+
+/// What the host answers. It holds until the end of the spawn's life.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ArenaAnswer {
+    /// Physical address of the arena, a multiple of 2 MiB. It is none of the spawn's own memory.
+    pub base: u64,
+    /// Its bytes, a multiple of 2 MiB.
+    pub size: u64,
+    /// [`ARENA_WRITABLE`], or 0.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = {
@@ -594,4 +628,8 @@ const _: () = {
     assert!(offset_of!(LinksMessage, cpus) == 32);
     assert!(offset_of!(LinksMessage, name) == 40);
     assert!(size_of::<LinksMessage>() == 104);
+    assert!(size_of::<ArenaRequest>() == 72);
+    assert!(offset_of!(ArenaRequest, name) == 8);
+    assert!(size_of::<ArenaAnswer>() == 24);
+    assert!(offset_of!(ArenaAnswer, flags) == 16);
 };

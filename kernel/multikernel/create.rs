@@ -150,6 +150,7 @@ fn reserve(
         low: 2,
         cpus: body.cpus.len(),
         instances: 1,
+        ..Room::default()
     })?;
     let registry: &mut Registry = &mut guard;
     if registry.is_closed() {
@@ -389,6 +390,7 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
         .iter()
         .position(|instance| instance.handle() == handle);
     let mut gone = gone.and_then(|at| registry.instances.remove(at).ok());
+    registry.arenas.forget(handle);
     if let Some(instance) = &mut gone {
         // Also of one that was never finished: somebody may have opened it, and be reading.
         subsystem

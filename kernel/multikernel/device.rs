@@ -34,6 +34,7 @@ use crate::{
     create::{self, Wanted},
     event::{self, Reader},
     file::{self, AnonFile, NewFile},
+    handover,
     image,
     instance::{Handle, Name, Reason},
     ledger::{Entry, InstanceId, Owner, Request},
@@ -112,6 +113,7 @@ impl MiscDevice for Device {
                     message::ioctl(|| peer::host().cloned().ok_or(ENOTCONN), command, argument)
                 }
                 OPEN => crate::guest::siblings::open(argument),
+                handover::ioctl::OPEN => handover::guest::open(argument),
                 _ => Err(ENOTTY),
             }
             .map(|()| 0);
@@ -128,7 +130,7 @@ impl MiscDevice for Device {
             OPEN => open_instance(subsystem, argument),
             EVENTS => open_events(subsystem, argument),
             LIST_LINKS => list_links(subsystem, argument),
-            _ => Err(ENOTTY),
+            _ => handover::ioctl::ioctl(subsystem, command, argument),
         }?;
         Ok(0)
     }
@@ -176,7 +178,7 @@ fn host_info(subsystem: &Subsystem, argument: usize) -> Result {
 
 /// Makes a list of what the registry has. Memory for it is allocated without the registry's mutex:
 /// who waits for that may be waiting for a spawn to be stopped.
-fn collect<T>(
+pub(crate) fn collect<T>(
     subsystem: &Subsystem,
     list: impl Fn(&Registry, &mut dyn FnMut(T)),
 ) -> Result<KVec<T>> {
@@ -216,7 +218,7 @@ fn pool_request(pool: &uapi::multikernel_ioctl_pool) -> Result<Request> {
     })
 }
 
-fn check_node(nid: i32) -> Result<Option<i32>> {
+pub(crate) fn check_node(nid: i32) -> Result<Option<i32>> {
     match nid {
         -1 => Ok(None),
         nid if crate::memory::node_exists(nid) => Ok(Some(nid)),
@@ -269,6 +271,7 @@ fn memory_item(entry: &Entry, low: bool) -> uapi::multikernel_range {
     let (owner, id) = match entry.owner {
         Owner::Pool => (uapi::MULTIKERNEL_OWNER_POOL, 0),
         Owner::Instance(id) => (uapi::MULTIKERNEL_OWNER_INSTANCE, id.get()),
+        Owner::Arena(id) => (uapi::MULTIKERNEL_OWNER_ARENA, id.get()),
     };
     let low = if low { uapi::MULTIKERNEL_RANGE_LOW } else { 0 };
     let boot = if entry.boot {

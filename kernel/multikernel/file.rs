@@ -12,7 +12,7 @@ use kernel::{
     error::{from_err_ptr, to_result},
     fs::file::{File, FileDescriptorReservation},
     mm::virt::{
-        self,
+        flags,
         VmaNew, //
     },
     prelude::*,
@@ -30,6 +30,15 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// Whether what mmap(2) maps is for one process alone: fork(2) leaves it out.
     const OF_ONE_PROCESS: bool = false;
 
+    /// Whether mmap(2) maps the pages when they are touched, in large pages where addresses allow
+    /// it; if not, all at once.
+    const MAPPED_WHEN_TOUCHED: bool = false;
+
+    /// Whether the file is open for writing, which a mapping needs to be writable.
+    fn writable(&self) -> bool {
+        true
+    }
+
     /// An ioctl(2).
     ///
     /// # Errors
@@ -40,7 +49,11 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     }
 
     /// What mmap(2) of so many bytes maps at an offset, both multiples of a page: its physical
-    /// address. All of these bytes stay what they are for as long as `self` lives.
+    /// address. All of these bytes stay what they are for as long as `self` lives; so does the
+    /// memory there, which is this kernel's, or is mapped by it in the same way.
+    ///
+    /// Of a file that is mapped when touched it is asked for the whole mapping, and then for each
+    /// page.
     ///
     /// # Errors
     ///
@@ -55,7 +68,9 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// The errno that the call fails with.
-    fn read(&self, address: usize, bytes: usize, wait: bool) -> Result<usize>;
+    fn read(&self, _address: usize, _bytes: usize, _wait: bool) -> Result<usize> {
+        Err(EINVAL)
+    }
 
     /// write(2), as [`Self::read`].
     ///
@@ -67,7 +82,10 @@ pub(crate) trait AnonFile: Send + Sync + Sized + 'static {
     }
 
     /// poll(2): what there is to do.
-    fn poll(&self, file: &File, table: PollTable<'_>) -> u32;
+    fn poll(&self, _file: &File, _table: PollTable<'_>) -> u32 {
+        // As of files that have no poll(2) of their own.
+        bindings::POLLIN | bindings::POLLOUT | bindings::POLLRDNORM | bindings::POLLWRNORM
+    }
 }
 
 struct Operations<T>(PhantomData<T>);
@@ -80,6 +98,21 @@ impl<T: AnonFile> Operations<T> {
         poll: Some(Self::poll),
         unlocked_ioctl: Some(Self::ioctl),
         mmap: Some(Self::mmap),
+        // So that large pages can be used.
+        #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+        get_unmapped_area: if T::MAPPED_WHEN_TOUCHED {
+            Some(bindings::thp_get_unmapped_area)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+
+    /// Of a mapping whose pages are mapped when they are touched.
+    const AREA: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        fault: Some(Self::fault),
+        #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+        huge_fault: Some(Self::huge_fault),
         ..pin_init::zeroed()
     };
 
@@ -189,13 +222,29 @@ impl<T: AnonFile> Operations<T> {
         let (page, protection) = unsafe { ((*vma).vm_pgoff, (*vma).vm_page_prot) };
         let length = area.end() - area.start();
         let result = (|| {
-            if area.flags() & virt::flags::SHARED == 0 {
+            // VM_SHARED is for what is open for writing.
+            let shared = if T::MAPPED_WHEN_TOUCHED {
+                flags::MAYSHARE
+            } else {
+                flags::SHARED
+            };
+            if area.flags() & shared == 0 {
                 return Err(EINVAL);
             }
             let offset = (page as u64).checked_mul(PAGE_SIZE).ok_or(EINVAL)?;
             let base = data.mapping(offset, length as u64)?;
             if T::OF_ONE_PROCESS {
                 area.set_dontcopy();
+            }
+            if T::MAPPED_WHEN_TOUCHED {
+                // SAFETY: The area is being set up, and nobody else sees it. The flags are those
+                // of remap_pfn_range(), whose way this is, page by page.
+                unsafe {
+                    (*vma).__bindgen_anon_2.vm_flags |=
+                        flags::IO | flags::PFNMAP | flags::DONTEXPAND | flags::DONTDUMP;
+                    (*vma).vm_ops = const { &Self::AREA };
+                }
+                return Ok(());
             }
             // SAFETY: The area is being set up. Mapped pages are those of `data`, which the
             // mapping's reference to the file keeps.
@@ -214,6 +263,87 @@ impl<T: AnonFile> Operations<T> {
             Err(error) => error.to_errno(),
         }
     }
+
+    /// The page frame of an address in a mapping, where `pages` from it on are all in the mapping and
+    /// in the file; of several pages, the address is that of the first, and both are aligned to
+    /// their size.
+    ///
+    /// # Safety
+    ///
+    /// `area` is a mapping of a file that [`open`] made for the same `T`.
+    unsafe fn frame(
+        area: &bindings::vm_area_struct,
+        address: usize,
+        pages: usize,
+    ) -> Option<usize> {
+        // SAFETY: Both of the union's fields are the same two numbers.
+        let range = unsafe { &area.__bindgen_anon_1.__bindgen_anon_1 };
+        let bytes = pages.checked_mul(PAGE_SIZE as usize)?;
+        if address < range.vm_start || address.checked_add(bytes)? > range.vm_end {
+            return None;
+        }
+        let first = area.vm_pgoff + (address - range.vm_start) / PAGE_SIZE as usize;
+        let offset = (first as u64).checked_mul(PAGE_SIZE)?;
+        // SAFETY: The mapping has a reference to the file.
+        let base = unsafe { Self::data(area.vm_file) }.mapping(offset, bytes as u64);
+        let frame = (base.ok()? / PAGE_SIZE) as usize;
+        let aligned = (frame | address / PAGE_SIZE as usize) & (pages - 1) == 0;
+        aligned.then_some(frame)
+    }
+
+    /// # Safety
+    ///
+    /// Called by the kernel's fault handling, on a mapping that `mmap` has set up.
+    unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: Mapping and file stay during the call. The frame is one that the file's mapping
+        // may have, and the mapping is one of bare frames.
+        unsafe {
+            let place = &(*fault).__bindgen_anon_1;
+            match Self::frame(&*place.vma, place.address, 1) {
+                Some(frame) => bindings::vmf_insert_pfn(place.vma, place.address, frame),
+                None => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `fault`.
+    #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+    unsafe extern "C" fn huge_fault(
+        fault: *mut bindings::vm_fault,
+        order: kernel::ffi::c_uint,
+    ) -> bindings::vm_fault_t {
+        /// Of a large page: 2 MiB.
+        const ORDER: u32 = 9;
+
+        if order != ORDER {
+            return bindings::vm_fault_reason_VM_FAULT_FALLBACK;
+        }
+        // SAFETY: As in `fault`; `frame` has checked that the whole large page is in both.
+        unsafe {
+            let place = &(*fault).__bindgen_anon_1;
+            let address = place.address & !((PAGE_SIZE as usize) << ORDER).wrapping_sub(1);
+            let write = (*fault).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
+            match Self::frame(&*place.vma, address, 1 << ORDER) {
+                Some(frame) => bindings::vmf_insert_pfn_pmd(fault, frame, write),
+                None => bindings::vm_fault_reason_VM_FAULT_FALLBACK,
+            }
+        }
+    }
+}
+
+/// What [`AnonFile::mapping`] says of a file that is `size` bytes from the physical address `base`
+/// on.
+///
+/// # Errors
+///
+/// `EINVAL` if not all of them are in it.
+pub(crate) fn part(base: u64, size: u64, offset: u64, bytes: u64) -> Result<u64> {
+    if offset.checked_add(bytes).is_none_or(|end| end > size) {
+        return Err(EINVAL);
+    }
+    Ok(base + offset)
 }
 
 /// A file that has a descriptor reserved and is not yet visible to the process.
@@ -241,6 +371,11 @@ impl NewFile {
 /// `ENOMEM`, `EMFILE`, `ENFILE`.
 pub(crate) fn open<T: AnonFile>(data: T) -> Result<NewFile> {
     let descriptor = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+    let access = if data.writable() {
+        bindings::O_RDWR
+    } else {
+        bindings::O_RDONLY
+    };
     let data = KBox::into_raw(KBox::new(data, GFP_KERNEL)?);
     // SAFETY: Name and table are static; on success the file owns `data`.
     let file = from_err_ptr(unsafe {
@@ -248,7 +383,7 @@ pub(crate) fn open<T: AnonFile>(data: T) -> Result<NewFile> {
             T::NAME.as_char_ptr(),
             &Operations::<T>::TABLE,
             data.cast(),
-            (bindings::O_RDWR | bindings::O_CLOEXEC) as i32,
+            (access | bindings::O_CLOEXEC) as i32,
         )
     });
     let file = match file {

@@ -251,7 +251,12 @@ impl Instance {
         }
     }
 
-    /// That no spawn kernel runs in it or may run in it.
+    /// Whether a spawn kernel runs in it, or may run in it as nobody has confirmed that none does.
+    pub(crate) fn may_run(&self) -> bool {
+        matches!(self.state, State::Running | State::Stopping | State::Failed)
+    }
+
+    /// That no spawn kernel runs in it or may run in it, and that it is not being made or undone.
     ///
     /// # Errors
     ///

@@ -41,6 +41,25 @@ impl InstanceId {
     }
 }
 
+/// The number of an arena. None is used a second time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ArenaId(u32);
+
+impl ArenaId {
+    /// The one before the first arena.
+    pub const NONE: Self = Self(0);
+
+    /// The id after this, if there is one.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+
+    /// The number, from 1.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
 /// A physical address range that its holder owns.
 ///
 /// Comes from [`MemoryLedger::take`] and goes by [`MemoryLedger::give_back`]; neither `Clone` nor
@@ -90,6 +109,20 @@ pub enum Owner {
     Pool,
     /// Lent.
     Instance(InstanceId),
+    /// Set apart under a name, for whoever it is granted to.
+    Arena(ArenaId),
+}
+
+impl From<InstanceId> for Owner {
+    fn from(id: InstanceId) -> Self {
+        Self::Instance(id)
+    }
+}
+
+impl From<ArenaId> for Owner {
+    fn from(id: ArenaId) -> Self {
+        Self::Arena(id)
+    }
 }
 
 /// A range in the ledger.
@@ -245,18 +278,18 @@ impl MemoryLedger {
         Ok(())
     }
 
-    /// Takes a range for an instance: of those that fit the smallest, at its low end.
+    /// Takes a range for an owner: of those that fit the smallest, at its low end.
     ///
     /// # Errors
     ///
     /// - `EINVAL`: an impossible size or address, or both `below_4g` and `above_4g`.
     /// - `EADDRNOTAVAIL`: the given address range is not wholly in the ledger.
-    /// - `EBUSY`: it is, but part of it is lent.
+    /// - `EBUSY`: it is, but part of it is not free.
     /// - `ENOSPC`: no free range is large enough.
     /// - `ENOMEM`.
     ///
     /// After an error the ledger is what it was.
-    pub fn take(&mut self, request: &Request, id: InstanceId) -> Result<Region> {
+    pub fn take(&mut self, request: &Request, owner: impl Into<Owner>) -> Result<Region> {
         self.check(request.base.unwrap_or(0), request.size)?;
         if request.below_4g && request.above_4g {
             return Err(EINVAL);
@@ -273,7 +306,7 @@ impl MemoryLedger {
             .filter_map(|(i, e)| request.place(e).map(|base| (e.size, i, base)))
             .min_by_key(|&(size, i, _)| (size, i));
         let (_, at, base) = best.ok_or(ENOSPC)?;
-        let nid = self.isolate(at, base, request.size, Owner::Instance(id))?;
+        let nid = self.isolate(at, base, request.size, owner.into())?;
         Ok(Region {
             base,
             size: request.size,
@@ -284,11 +317,7 @@ impl MemoryLedger {
     /// Makes a region free again. `false`, with nothing changed, if the ledger has no such lent
     /// region: that is a defect of the caller.
     pub fn give_back(&mut self, region: Region) -> bool {
-        let found = self
-            .entries
-            .iter()
-            .position(|e| e.base == region.base && e.size == region.size && e.owner != Owner::Pool);
-        let Some(at) = found else {
+        let Some(at) = self.find(&region) else {
             return false;
         };
         if let Some(entry) = self.entries.get_mut(at) {
@@ -296,6 +325,67 @@ impl MemoryLedger {
         }
         self.merge_around(at);
         true
+    }
+
+    /// Cuts a region in two: `region` keeps its first `size` bytes, the rest is returned.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` unless both are possible ranges and the region is of this ledger, `ENOMEM`; nothing
+    /// has changed then.
+    pub fn split(&mut self, region: &mut Region, size: u64) -> Result<Region> {
+        let rest = region.size.checked_sub(size).ok_or(EINVAL)?;
+        self.check(region.base, size)?;
+        self.check(region.base + size, rest)?;
+        let at = self.find(region).ok_or(EINVAL)?;
+        self.entries.reserve(1, GFP_KERNEL)?;
+        let entry = self.entries.get_mut(at).ok_or(EINVAL)?;
+        entry.size = size;
+        let tail = Entry {
+            base: entry.base + size,
+            size: rest,
+            ..*entry
+        };
+        self.put(at + 1, tail)?;
+        region.size = size;
+        Ok(Region {
+            base: tail.base,
+            size: rest,
+            nid: region.nid,
+        })
+    }
+
+    /// Makes a region longer by free memory that lies behind it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` unless that is free, on the same node and set aside in the same way; `EINVAL` for an
+    /// impossible size or a region that is not of this ledger; `ENOMEM`. Nothing has changed then.
+    pub fn extend(&mut self, region: &mut Region, more: u64) -> Result {
+        self.check(region.end(), more)?;
+        let at = self.find(region).ok_or(EINVAL)?;
+        let (entry, next) = match (self.entries.get(at), self.entries.get(at + 1)) {
+            (Some(&entry), Some(&next)) => (entry, next),
+            _ => return Err(ENOSPC),
+        };
+        let alike = next.base == entry.end() && next.nid == entry.nid && next.boot == entry.boot;
+        if !alike || next.owner != Owner::Pool || next.size < more {
+            return Err(ENOSPC);
+        }
+        self.entries.reserve(2, GFP_KERNEL)?;
+        self.cut(at + 1, next.base, more)?;
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.size += more;
+        }
+        region.size += more;
+        Ok(())
+    }
+
+    /// The entry of a region.
+    fn find(&self, region: &Region) -> Option<usize> {
+        self.entries
+            .iter()
+            .position(|e| e.base == region.base && e.size == region.size && e.owner != Owner::Pool)
     }
 
     /// Takes `size` free bytes out of the ledger, highest addresses first, and appends them to
@@ -580,6 +670,36 @@ mod tests {
         assert_eq!(below.end(), FOUR_GIB);
         assert!(ledger.give_back(above) && ledger.give_back(below));
         assert_eq!(ledger.entries().len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn split_and_extend() -> Result {
+        let mut ledger = MemoryLedger::new(2 * MIB);
+        ledger.insert(64 * MIB, 64 * MIB, 0, false)?;
+        let owner = ArenaId::NONE.next().ok_or(EINVAL)?;
+        let mut region = ledger.take(&any(16 * MIB), owner)?;
+        assert_eq!(ledger.extend(&mut region, 50 * MIB), Err(ENOSPC));
+        assert_eq!(ledger.extend(&mut region, MIB), Err(EINVAL));
+        ledger.extend(&mut region, 16 * MIB)?;
+        assert_eq!((region.base(), region.size()), (64 * MIB, 32 * MIB));
+        assert_eq!(ledger.free_bytes(), 32 * MIB);
+        assert_eq!(ledger.entries().len(), 2);
+
+        assert!(ledger.split(&mut region, 0).is_err());
+        assert!(ledger.split(&mut region, 32 * MIB).is_err());
+        assert!(ledger.split(&mut region, 5 * MIB).is_err());
+        let rest = ledger.split(&mut region, 4 * MIB)?;
+        assert_eq!((rest.base(), rest.size()), (68 * MIB, 28 * MIB));
+        assert_eq!(ledger.entries().len(), 3);
+        // What is behind it is not free.
+        assert_eq!(ledger.extend(&mut region, 2 * MIB), Err(ENOSPC));
+        assert!(ledger.give_back(rest));
+        ledger.extend(&mut region, 60 * MIB)?;
+        assert_eq!(ledger.entries().len(), 1);
+        assert_eq!(ledger.extend(&mut region, 2 * MIB), Err(ENOSPC));
+        assert!(ledger.give_back(region));
+        assert_eq!(ledger.free_bytes(), 64 * MIB);
         Ok(())
     }
 

@@ -178,6 +178,25 @@ impl Region {
         Ok(())
     }
 
+    /// Copies what `other` has, as far as there is room for it.
+    pub(crate) fn copy_from(&self, other: &Region) {
+        let size = self.size().min(other.size());
+        let (to, from) = (direct_map(self.base()), direct_map(other.base()));
+        let mut done = 0;
+        while done < size {
+            let part = CHUNK.min(size - done);
+            // SAFETY: Inside both regions, which have a direct map and, being two, do not overlap;
+            // of neither does the host keep anything.
+            unsafe {
+                let from = from.add(done as usize);
+                ptr::copy_nonoverlapping(from, to.add(done as usize), part as usize);
+            }
+            done += part;
+            // SAFETY: In process context, with no lock that forbids sleeping.
+            unsafe { bindings::multikernel_cond_resched() };
+        }
+    }
+
     /// Copies `size` bytes from the user address `from` to the physical address `base`.
     ///
     /// # Errors
@@ -322,6 +341,62 @@ impl Drop for SharedPages {
         // SAFETY: Allocated in `new`, of the same order; whoever could see the pages held a
         // reference to `self`, or was a spawn whose CPUs have been parked.
         unsafe { bindings::__free_pages(self.page, Self::order(self.size)) };
+    }
+}
+
+/// Memory of the host that this kernel, a spawn, was granted, mapped write-back.
+///
+/// The mapping also settles with which memory type processes get it: that of what is not RAM of this
+/// kernel is looked up among what is mapped (`pfnmap_setup_cachemode()` in
+/// arch/x86/mm/pat/memtype.c), and would else be uncached.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) struct ForeignMemory {
+    base: u64,
+    size: u64,
+    mapped: *mut c_void,
+}
+
+// SAFETY: Only the mapping's address, which any context may unmap that may sleep.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+unsafe impl Send for ForeignMemory {}
+// SAFETY: As above; what is behind it is not accessed.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+unsafe impl Sync for ForeignMemory {}
+
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+impl ForeignMemory {
+    /// Maps a range of whole pages whose end does not wrap.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO` if it overlaps what the memory map calls RAM of this kernel, `ENOMEM`.
+    pub(crate) fn new(base: u64, size: u64) -> Result<Self> {
+        let end = base.checked_add(size).ok_or(EPROTO)?;
+        // SAFETY: Looks at the memory map, which does not change after boot.
+        if unsafe { bindings::e820__mapped_any(base, end, bindings::e820_type_E820_TYPE_RAM) } {
+            return Err(EPROTO);
+        }
+        // SAFETY: In process context; the range is not RAM of this kernel.
+        let mapped =
+            unsafe { bindings::memremap(base, size as usize, bindings::MEMREMAP_WB as usize) };
+        if mapped.is_null() {
+            return Err(ENOMEM);
+        }
+        Ok(Self { base, size, mapped })
+    }
+
+    /// Its physical address, and its bytes.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        (self.base, self.size)
+    }
+}
+
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+impl Drop for ForeignMemory {
+    fn drop(&mut self) {
+        // SAFETY: What `new` has mapped, which nobody uses: it is unmapped when the last file is
+        // gone that is mapped anywhere.
+        unsafe { bindings::memunmap(self.mapped) };
     }
 }
 

@@ -20,6 +20,7 @@
 //! - [`port`]: the port fd
 //! - [`c_api`]: messages of C code and modules
 //! - [`version`]: spawn kernels of another version of the ABI
+//! - [`handover`]: memory that outlives the kernels that use it
 //! - [`device`], [`view`]: how user space does and sees it
 //!
 //! Safe wrappers, where `unsafe` is:
@@ -55,6 +56,7 @@ mod fault;
 mod file;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 mod guest;
+mod handover;
 mod hotplug;
 mod image;
 mod instance;
@@ -186,6 +188,7 @@ fn set_up() -> Result {
     link::inbox::set_up()?;
     link::call::set_up()?;
     link::sibling::set_up()?;
+    handover::port::listen()?;
     pool::add_boot_memory(subsystem)?;
     hotplug::watch()?;
     hotplug::watch_for_messages()?;

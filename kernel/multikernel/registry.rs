@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What there is: the pool, the lent CPUs, the instances.
+//! What there is: the pool, the lent CPUs, the instances, the arenas.
 //!
 //! One mutex guards all of it, and is held only for bookkeeping: never while a CPU is taken or
 //! returned, memory is copied, or a spawn is waited for. A call that works on an instance for
@@ -39,7 +39,8 @@ use crate::{
     connect::Grants,
     cpu_ledger::CpuLedger,
     event::Events,
-    instance::{Handle, Holdings, Instance},
+    handover::arenas::Arenas,
+    instance::{Handle, Holdings, Instance, Name},
     ledger::{InstanceId, MemoryLedger},
     memory::PAGE_SIZE,
     room, //
@@ -55,6 +56,8 @@ pub(crate) struct Room {
     pub(crate) low: usize,
     pub(crate) cpus: usize,
     pub(crate) instances: usize,
+    pub(crate) arenas: usize,
+    pub(crate) grants: usize,
 }
 
 /// What somebody takes an instance's holdings for.
@@ -82,6 +85,8 @@ pub(crate) struct Registry {
     pub(crate) grants: Grants,
     /// All instances, in the order of their creation.
     pub(crate) instances: KVec<KBox<Instance>>,
+    /// All arenas, and the instances that may have them.
+    pub(crate) arenas: Arenas<Name, Handle>,
     /// The next instance's serial number.
     pub(crate) next_serial: u64,
     /// The host is going down, for good.
@@ -99,6 +104,7 @@ impl Registry {
             slots: Slots::new(),
             grants: Grants::new(),
             instances: KVec::new(),
+            arenas: Arenas::new(),
             next_serial: 1,
             ending: false,
             sleepers: 0,
@@ -268,7 +274,10 @@ impl Subsystem {
             let low = registry.low.lacks(wanted.low);
             let cpus = registry.cpus.lacks(wanted.cpus);
             let instances = room::lacks(&registry.instances, wanted.instances);
-            if memory.or(low).or(cpus).or(instances).is_none() {
+            let arenas = registry.arenas.lacks(wanted.arenas);
+            let grants = registry.arenas.lacks_grants(wanted.grants);
+            let lists = memory.or(low).or(cpus).or(instances);
+            if lists.or(arenas).or(grants).is_none() {
                 return Ok(registry);
             }
             drop(registry);
@@ -277,11 +286,15 @@ impl Subsystem {
             let low = KVec::with_capacity(low.unwrap_or(0), GFP_KERNEL)?;
             let cpus = KVec::with_capacity(cpus.unwrap_or(0), GFP_KERNEL)?;
             let instances = KVec::with_capacity(instances.unwrap_or(0), GFP_KERNEL)?;
+            let arenas = KVec::with_capacity(arenas.unwrap_or(0), GFP_KERNEL)?;
+            let grants = KVec::with_capacity(grants.unwrap_or(0), GFP_KERNEL)?;
             let mut registry = self.lock();
             registry.memory.adopt(memory);
             registry.low.adopt(low);
             registry.cpus.adopt(cpus);
             room::adopt(&mut registry.instances, instances);
+            registry.arenas.adopt(arenas);
+            registry.arenas.adopt_grants(grants);
         }
     }
 

@@ -51,7 +51,22 @@ unsafe impl Plain for uapi::multikernel_ioctl_open_port {}
 unsafe impl Plain for uapi::multikernel_ioctl_connect {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_link {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_map_port {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_arena_create {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_arena_open {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_arena_remove {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_arena_grant {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_arena_resize {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_arena {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_arena_grant {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_event {}
 // SAFETY: As above.

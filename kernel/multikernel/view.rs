@@ -161,6 +161,7 @@ fn write_range(f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
     match entry.owner {
         Owner::Pool => writeln!(f, " pool"),
         Owner::Instance(id) => writeln!(f, " instance {}", id.get()),
+        Owner::Arena(id) => writeln!(f, " arena {}", id.get()),
     }
 }
 
@@ -177,6 +178,17 @@ impl kernel::debugfs::Writer for Ledger {
         for entry in registry.memory.entries() {
             write!(f, "memory ")?;
             write_range(f, entry)?;
+        }
+        for arena in registry.arenas.list() {
+            let (place, files) = (arena.place(), arena.files());
+            write!(f, "arena  {} {}", place.id.get(), arena.name.as_str())?;
+            write!(f, " files {files}")?;
+            let grants = registry.arenas.grants().iter();
+            for grant in grants.filter(|grant| grant.arena == place.id) {
+                let rights = if grant.writable { "rw" } else { "ro" };
+                write!(f, " instance {} {rights}", grant.holder.id.get())?;
+            }
+            writeln!(f)?;
         }
         for cpu in 0..kernel::cpu::nr_cpu_ids() {
             let owner = match registry.cpus.owner(cpu) {

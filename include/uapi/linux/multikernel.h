@@ -36,6 +36,12 @@
  * %MULTIKERNEL_IOCTL_EVENTS gives an fd that does so for all instances. Such an
  * fd is readable to poll(2) when there is an event, and hung up (EPOLLHUP) once
  * its instance has been destroyed.
+ *
+ * An arena is memory of the pool that has a name and outlives the kernels that
+ * use it. %MULTIKERNEL_IOCTL_ARENA_CREATE makes one,
+ * %MULTIKERNEL_IOCTL_ARENA_GRANT lets an instance have it, and
+ * %MULTIKERNEL_IOCTL_ARENA_OPEN, on the host and in a spawn kernel, returns a
+ * file descriptor for it that can be mmap(2)ed.
  */
 
 /**
@@ -60,18 +66,21 @@
  *    overlap or wrap, a malformed name, the same CPU twice.
  *  - EFAULT: a pointer of the caller is not accessible.
  *  - ENAMETOOLONG: a name that fills its field without a terminating zero.
- *  - EEXIST: an instance of this name exists.
- *  - ENOENT: there is no instance of this name or id; in a spawn kernel, none
- *    that it has a link to at the moment.
+ *  - EEXIST: an instance, or an arena, of this name exists.
+ *  - ENOENT: there is no instance of this name or id, or no arena of this name;
+ *    in a spawn kernel, no instance that it has a link to at the moment.
+ *  - EACCES: the instance was not granted the arena, or only to be read; a
+ *    mapping that is to be written to, of a file that is open only to be read.
  *  - ESTALE: the fd's instance has been destroyed.
  *  - ENODEV: a CPU number that this machine does not have.
  *  - ENETDOWN: a CPU that is offline and not lent.
  *  - EOPNOTSUPP: CPU 0 or the host's last CPU cannot be lent; a flag that this
  *    machine cannot honour.
  *  - EBUSY: a CPU or memory range that is lent already; an instance that is
- *    running, or on which another call is in progress; nothing new is begun
- *    while the host goes down; read(2) or write(2) of a port that is taken over
- *    to be mapped.
+ *    running, or on which another call is in progress; an arena that is open,
+ *    or granted to an instance that is running, or on which another call is in
+ *    progress; nothing new is begun while the host goes down; read(2) or
+ *    write(2) of a port that is taken over to be mapped.
  *  - EADDRNOTAVAIL: memory that is not in the pool; a kexec segment or entry
  *    that is not inside the instance's memory.
  *  - ENOSPC: the pool, or the memory below 1 MiB, has no free range that is
@@ -138,6 +147,14 @@ enum {
 	MULTIKERNEL_CMD_OPEN = 0x07,
 	MULTIKERNEL_CMD_EVENTS = 0x08,
 	MULTIKERNEL_CMD_LIST_LINKS = 0x09,
+	MULTIKERNEL_CMD_ARENA_CREATE = 0x50,
+	MULTIKERNEL_CMD_ARENA_OPEN = 0x51,
+	MULTIKERNEL_CMD_ARENA_REMOVE = 0x52,
+	MULTIKERNEL_CMD_ARENA_GRANT = 0x53,
+	MULTIKERNEL_CMD_ARENA_REVOKE = 0x54,
+	MULTIKERNEL_CMD_LIST_ARENAS = 0x55,
+	MULTIKERNEL_CMD_ARENA_RESIZE = 0x56,
+	MULTIKERNEL_CMD_LIST_GRANTS = 0x57,
 };
 
 /* ioctl commands on an instance fd */
@@ -166,6 +183,7 @@ enum {
 #define MULTIKERNEL_OWNER_POOL		1 /* set aside, lent to nobody */
 #define MULTIKERNEL_OWNER_INSTANCE	2 /* lent to the instance in @id */
 #define MULTIKERNEL_OWNER_TRANSITION	3 /* on the way from one to another */
+#define MULTIKERNEL_OWNER_ARENA		4 /* that of the arena in @id */
 
 /* States of an instance */
 #define MULTIKERNEL_STATE_EMPTY		0 /* being created */
@@ -212,7 +230,7 @@ struct multikernel_cpu {
  * @size:	bytes, a multiple of the same
  * @nid:	NUMA node, -1 for any (on input) or none
  * @owner:	output; one of the owners
- * @id:		output; the instance that has it, 0 if none
+ * @id:		output; the instance or arena that has it, 0 if none
  * @flags:	MULTIKERNEL_RANGE_*
  */
 struct multikernel_range {
@@ -329,8 +347,9 @@ struct multikernel_ioctl_pool {
  * @nr:		Input; elements that fit at @items; Output; elements there are
  * @items:	Input; user pointer to an array of &struct multikernel_range
  *		(LIST_MEMORY), &struct multikernel_cpu (LIST_CPUS), __u32 ids
- *		(LIST_INSTANCES) or &struct multikernel_link (LIST_LINKS); may be
- *		0 if @nr is 0
+ *		(LIST_INSTANCES), &struct multikernel_link (LIST_LINKS), &struct
+ *		multikernel_arena (LIST_ARENAS) or &struct multikernel_arena_grant
+ *		(LIST_GRANTS); may be 0 if @nr is 0
  */
 struct multikernel_ioctl_list {
 	__u32	size;
@@ -817,5 +836,187 @@ struct multikernel_event {
 	__u32	reason;
 	__u8	name[MULTIKERNEL_NAME_LENGTH];
 };
+
+/* An arena that is opened, or granted, only to be read */
+#define MULTIKERNEL_ARENA_READ_ONLY	0x1
+
+/**
+ * struct multikernel_ioctl_arena_create - ioctl(MULTIKERNEL_IOCTL_ARENA_CREATE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_arena_create)
+ * @flags:	Input; %MULTIKERNEL_RANGE_FIXED, %MULTIKERNEL_RANGE_BELOW_4G or
+ *		%MULTIKERNEL_RANGE_ABOVE_4G
+ * @name:	Input; name of the arena, of the form of an instance's
+ * @base:	Input with %MULTIKERNEL_RANGE_FIXED, else 0; Output; its physical
+ *		address
+ * @bytes:	Input; how long it is, a multiple of %MULTIKERNEL_MEMORY_ALIGN; not 0
+ * @nid:	Input; NUMA node, -1 for any
+ * @fd:		Output; a new file descriptor (O_CLOEXEC) for it, as
+ *		%MULTIKERNEL_IOCTL_ARENA_OPEN gives
+ *
+ * Takes one contiguous range from the pool, where all memory is zero. The arena
+ * is there until it is removed, or the host ends.
+ */
+struct multikernel_ioctl_arena_create {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 base;
+	__aligned_u64 bytes;
+	__s32	nid;
+	__s32	fd;
+};
+
+#define MULTIKERNEL_IOCTL_ARENA_CREATE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ARENA_CREATE)
+
+/**
+ * struct multikernel_ioctl_arena_open - ioctl(MULTIKERNEL_IOCTL_ARENA_OPEN)
+ * @size:	Input; sizeof(struct multikernel_ioctl_arena_open)
+ * @flags:	Input; %MULTIKERNEL_ARENA_READ_ONLY or 0
+ * @name:	Input; the arena's name
+ * @bytes:	Output; how long it is
+ * @fd:		Output; a new file descriptor (O_CLOEXEC) for it
+ * @reserved:	Input; 0
+ *
+ * The only call about arenas that there is in a spawn kernel too, which asks
+ * its host: EACCES if the arena was not granted to the instance, or is to be
+ * written to and was granted only to be read. EBUSY also if the spawn asks for
+ * too many at the same time. The errors of %MULTIKERNEL_IOCTL_CALL tell of a
+ * host that cannot be asked; ECONNREFUSED of one that knows no arenas.
+ *
+ * The fd can be mmap(2)ed, MAP_SHARED, at any offset of whole pages, up to the
+ * arena's end: EINVAL otherwise. It may be passed to other processes. Stores go
+ * to the memory itself, through the caches of the CPUs, which are coherent; there
+ * is no page cache and nothing to be synchronised. Large pages are used where
+ * address and offset are both multiples of their size, as the kernel chooses
+ * the address. The pages are bare frames: O_DIRECT, futexes between processes
+ * and whatever else needs a struct page fail on them (EFAULT). They are not in
+ * core dumps. read(2) and write(2) fail with EINVAL.
+ *
+ * As long as an fd or a mapping of it is there, the arena is open.
+ */
+struct multikernel_ioctl_arena_open {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 bytes;
+	__s32	fd;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_ARENA_OPEN \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ARENA_OPEN)
+
+/**
+ * struct multikernel_ioctl_arena_remove - ioctl(MULTIKERNEL_IOCTL_ARENA_REMOVE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_arena_remove)
+ * @flags:	Input; 0
+ * @name:	Input; the arena's name
+ *
+ * Zeroes the arena's memory and gives it back to the pool; its grants go with
+ * it. EBUSY while it is open on the host, or granted to an instance that runs
+ * or is Failed, whether that has it open or not.
+ */
+struct multikernel_ioctl_arena_remove {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+};
+
+#define MULTIKERNEL_IOCTL_ARENA_REMOVE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ARENA_REMOVE)
+
+/**
+ * struct multikernel_ioctl_arena_grant - ioctl(MULTIKERNEL_IOCTL_ARENA_GRANT, _REVOKE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_arena_grant)
+ * @flags:	Input; %MULTIKERNEL_ARENA_READ_ONLY or 0; 0 for revoke
+ * @name:	Input; the arena's name
+ * @id:		Input; the instance's id
+ * @reserved:	Input; 0
+ *
+ * Grant lets an instance open the arena, from now on, in this and all further
+ * lives, until it is revoked or the instance is destroyed. Granted again, it is
+ * as was said last; EBUSY if an instance that runs would lose the right to
+ * write.
+ *
+ * Revoke takes that back: EACCES if it was not granted; EBUSY while the instance
+ * runs or is Failed.
+ */
+struct multikernel_ioctl_arena_grant {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__u32	id;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_ARENA_GRANT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ARENA_GRANT)
+#define MULTIKERNEL_IOCTL_ARENA_REVOKE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ARENA_REVOKE)
+
+/**
+ * struct multikernel_ioctl_arena_resize - ioctl(MULTIKERNEL_IOCTL_ARENA_RESIZE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_arena_resize)
+ * @flags:	Input; 0
+ * @name:	Input; the arena's name
+ * @bytes:	Input; how long it is to be, a multiple of
+ *		%MULTIKERNEL_MEMORY_ALIGN; not 0
+ *
+ * What is in the arena stays, as far as there is room for it; what is added is
+ * zero, and what is taken away is zeroed. Without free memory behind it, it is
+ * copied to other memory of its NUMA node, for which the pool has to have room
+ * (ENOSPC). EBUSY as for %MULTIKERNEL_IOCTL_ARENA_REMOVE.
+ */
+struct multikernel_ioctl_arena_resize {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 bytes;
+};
+
+#define MULTIKERNEL_IOCTL_ARENA_RESIZE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ARENA_RESIZE)
+
+/**
+ * struct multikernel_arena - One arena in the list of MULTIKERNEL_IOCTL_LIST_ARENAS
+ * @name:	its name
+ * @base:	physical address
+ * @bytes:	how long it is
+ * @nid:	NUMA node, -1 if none
+ * @id:		its number, which no other arena has or will have
+ * @grants:	to how many instances it is granted
+ * @files:	how many files of the host have it open; one that was duplicated or
+ *		passed on counts once
+ */
+struct multikernel_arena {
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 base;
+	__aligned_u64 bytes;
+	__s32	nid;
+	__u32	id;
+	__u32	grants;
+	__u32	files;
+};
+
+/**
+ * struct multikernel_arena_grant - One element of MULTIKERNEL_IOCTL_LIST_GRANTS
+ * @arena:	the arena's number
+ * @id:		the instance's id
+ * @flags:	%MULTIKERNEL_ARENA_READ_ONLY or 0
+ * @reserved:	0
+ */
+struct multikernel_arena_grant {
+	__u32	arena;
+	__u32	id;
+	__u32	flags;
+	__u32	reserved;
+};
+
+/* Both take struct multikernel_ioctl_list. */
+#define MULTIKERNEL_IOCTL_LIST_ARENAS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_ARENAS)
+#define MULTIKERNEL_IOCTL_LIST_GRANTS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_GRANTS)
 
 #endif /* _UAPI_LINUX_MULTIKERNEL_H */

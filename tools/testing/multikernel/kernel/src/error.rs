@@ -42,6 +42,7 @@ codes! {
     ENOENT = 2, "No such file or directory.";
     ENOEXEC = 8, "Exec format error.";
     ENOMEM = 12, "Out of memory.";
+    EACCES = 13, "Permission denied.";
     EFAULT = 14, "Bad address.";
     EBUSY = 16, "Device or resource busy.";
     EEXIST = 17, "File exists.";

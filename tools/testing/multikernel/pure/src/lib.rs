@@ -12,6 +12,8 @@ pub mod abi;
 #[path = "../../../../../kernel/multikernel/cpu_ledger.rs"]
 pub mod cpu_ledger;
 
+pub mod handover;
+
 #[path = "../../../../../kernel/multikernel/image.rs"]
 pub mod image;
 

@@ -165,6 +165,34 @@ impl Model {
         }
     }
 
+    fn split(&mut self, base: u64, size: u64, keep: u64) -> Result {
+        if !Self::possible(base, keep) || keep >= size {
+            return Err(EINVAL);
+        }
+        self.takes += 1;
+        for page in Self::pages_of(base + keep, size - keep) {
+            if let Some((_, take)) = &mut self.pages.get_mut(&page).unwrap().lent {
+                *take = self.takes;
+            }
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, base: u64, size: u64, more: u64) -> Result {
+        if !Self::possible(base + size, more) {
+            return Err(EINVAL);
+        }
+        let own = self.pages[&(base / PAGE)];
+        let free = Page { lent: None, ..own };
+        if Self::pages_of(base + size, more).any(|page| self.pages.get(&page) != Some(&free)) {
+            return Err(ENOSPC);
+        }
+        for page in Self::pages_of(base + size, more) {
+            self.pages.insert(page, own);
+        }
+        Ok(())
+    }
+
     /// The error that a withdrawal has to fail with, if it has to.
     fn check_withdraw(&self, request: &Request) -> Result {
         self.check(request)?;
@@ -225,6 +253,10 @@ enum Step {
     GiveBack(prop::sample::Index),
     /// Gives back a region of another ledger.
     GiveBackForeign(u64, u64),
+    /// Has one of the regions held keep only so many bytes.
+    Split(prop::sample::Index, u64),
+    /// Has one of the regions held get so many more.
+    Extend(prop::sample::Index, u64),
     Withdraw(Request),
 }
 
@@ -266,6 +298,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<prop::sample::Index>().prop_map(Step::GiveBack),
         1 => (0..PAGES, 1..4u64).prop_map(|(page, pages)| Step::GiveBackForeign(page, pages)),
         2 => request().prop_map(Step::Withdraw),
+        2 => (any::<prop::sample::Index>(), size()).prop_map(|(at, size)| Step::Split(at, size)),
+        2 => (any::<prop::sample::Index>(), size()).prop_map(|(at, size)| Step::Extend(at, size)),
     ]
 }
 
@@ -368,6 +402,47 @@ impl Pair {
                 assert!(!self.ledger.give_back(region));
                 assert_eq!(before, self.ledger.entries());
                 None
+            }
+            Step::Split(..) | Step::Extend(..) if self.held.is_empty() => None,
+            Step::Split(which, size) => {
+                let at = which.index(self.held.len());
+                let region = &mut self.held[at];
+                let (base, was) = (region.base(), region.size());
+                match self.ledger.split(region, *size) {
+                    Ok(rest) => {
+                        assert_eq!(Ok(()), self.model.split(base, was, *size));
+                        assert_eq!((region.base(), region.size()), (base, *size));
+                        assert_eq!((rest.base(), rest.size()), (base + size, was - size));
+                        self.held.push(rest);
+                        None
+                    }
+                    Err(error) => {
+                        assert_eq!((region.base(), region.size()), (base, was));
+                        if !out_of_memory(error) {
+                            assert_eq!(Err(error), self.model.split(base, was, *size));
+                        }
+                        Some(error)
+                    }
+                }
+            }
+            Step::Extend(which, more) => {
+                let at = which.index(self.held.len());
+                let region = &mut self.held[at];
+                let (base, was) = (region.base(), region.size());
+                match self.ledger.extend(region, *more) {
+                    Ok(()) => {
+                        assert_eq!(Ok(()), self.model.extend(base, was, *more));
+                        assert_eq!((region.base(), region.size()), (base, was + more));
+                        None
+                    }
+                    Err(error) => {
+                        assert_eq!((region.base(), region.size()), (base, was));
+                        if !out_of_memory(error) {
+                            assert_eq!(Err(error), self.model.extend(base, was, *more));
+                        }
+                        Some(error)
+                    }
+                }
             }
             Step::Withdraw(request) => {
                 let mut out = KVec::new();

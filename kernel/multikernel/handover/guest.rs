@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Arenas as a spawn finds them: asked for by name, mapped, and then a file.
+//!
+//! The host's answer is checked before anything is mapped: see [`Granted::of_answer`], and that it
+//! is none of this kernel's own memory. Owns nothing, and has no lock.
+
+use kernel::{
+    prelude::*,
+    str::CStr,
+    uapi, //
+};
+
+use super::{
+    ioctl,
+    wire::{
+        self,
+        Granted, //
+    }, //
+};
+use crate::{
+    abi::PORT_ARENA,
+    file::{
+        self,
+        AnonFile, //
+    },
+    instance::Name,
+    link::{
+        call,
+        peer, //
+    },
+    memory::ForeignMemory,
+    user::UserStruct, //
+};
+
+/// How long the host may take to answer.
+const TIMEOUT_MS: u32 = 10_000;
+
+/// An arena that is open in this spawn.
+struct ArenaFile {
+    memory: ForeignMemory,
+    writable: bool,
+}
+
+impl AnonFile for ArenaFile {
+    const NAME: &'static CStr = c"[multikernel-arena]";
+    const MAPPED_WHEN_TOUCHED: bool = true;
+
+    fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// What is granted stays granted as long as this kernel runs.
+    fn mapping(&self, offset: u64, bytes: u64) -> Result<u64> {
+        let (base, size) = self.memory.range();
+        file::part(base, size, offset, bytes)
+    }
+}
+
+/// Asks the host for an arena.
+fn ask(name: &Name) -> Result<Granted> {
+    let host = peer::host().ok_or(ENOTCONN)?;
+    let mut answer = [0; wire::ANSWER_BYTES];
+    let request = wire::request(name.field());
+    let bytes = call::call(host, None, PORT_ARENA, &request, &mut answer, TIMEOUT_MS)?;
+    let answer = answer.get(..bytes).ok_or(EPROTO)?;
+    Granted::of_answer(answer).ok_or(EPROTO)
+}
+
+/// ioctl(MULTIKERNEL_IOCTL_ARENA_OPEN) in a spawn.
+///
+/// # Errors
+///
+/// As `include/uapi/linux/multikernel.h` documents them.
+pub(crate) fn open(argument: usize) -> Result {
+    let mut request = UserStruct::<uapi::multikernel_ioctl_arena_open>::read(argument)?;
+    let (name, read_only) = ioctl::check_open(&request.value)?;
+    let granted = ask(&name)?;
+    if !read_only && !granted.writable {
+        return Err(EACCES);
+    }
+    let file = file::open(ArenaFile {
+        memory: ForeignMemory::new(granted.base, granted.size)?,
+        writable: !read_only,
+    })?;
+    request.value.bytes = granted.size;
+    request.value.fd = file.descriptor();
+    request.write()?;
+    file.install();
+    Ok(())
+}
