@@ -173,6 +173,11 @@ pub enum Verb {
     /// Ends when that program closes the port. Status 0 if a message has come, with --count so
     /// many; else 1.
     Recv(RecvArgs),
+    /// Memory with a name that outlives the kernels that use it
+    Arena {
+        #[command(subcommand)]
+        verb: ArenaVerb,
+    },
     /// Create an instance, load a kernel into it and start it; undo all if a part fails
     Run(RunArgs),
 }
@@ -214,6 +219,78 @@ pub enum PoolVerb {
         /// From this address on
         #[arg(long, value_name = "ADDRESS", value_parser = spec::parse_size)]
         base: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArenaVerb {
+    /// Make an arena of free memory of the pool; what is in it is zero
+    Create {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// How much, a multiple of 2M
+        #[arg(value_parser = spec::parse_memory_size)]
+        size: u64,
+        /// On this NUMA node
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+        node: Option<i32>,
+        /// At this address
+        #[arg(long, value_name = "ADDRESS", value_parser = spec::parse_size)]
+        base: Option<u64>,
+    },
+    /// List all arenas, and who may have them
+    Ls {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Let an instance open an arena, in this and all further lives
+    Grant {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        #[arg(value_parser = spec::parse_name)]
+        instance: String,
+        /// Only to be read
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// Take that back, of an instance that does not run
+    Revoke {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        #[arg(value_parser = spec::parse_name)]
+        instance: String,
+    },
+    /// Make an arena longer or shorter that nobody uses
+    Resize {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// How long it is to be, a multiple of 2M
+        #[arg(value_parser = spec::parse_memory_size)]
+        size: u64,
+    },
+    /// Remove an arena that nobody uses: its memory goes back to the pool, zeroed
+    Rm {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+    },
+    /// Write what is in an arena to standard output, on the host or in a spawn
+    Read {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// From this byte on
+        #[arg(long, value_name = "BYTES", default_value = "0", value_parser = spec::parse_size)]
+        offset: u64,
+        /// So many bytes; to the end if not given
+        #[arg(long, value_name = "BYTES", value_parser = spec::parse_size)]
+        length: Option<u64>,
+    },
+    /// Store standard input in an arena, on the host or in a spawn
+    Write {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// From this byte on
+        #[arg(long, value_name = "BYTES", default_value = "0", value_parser = spec::parse_size)]
+        offset: u64,
     },
 }
 

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use multikernel::device::{
-    CpuInfo, Host, Instance, InstanceInfo, LinkInfo, LinkState, MemoryInfo, Owner,
+    ArenaInfo, CpuInfo, Host, Instance, InstanceInfo, LinkInfo, LinkState, MemoryInfo, Owner,
 };
 use multikernel::doctor::{Check, Doctor, Level};
 use multikernel::shared::{Beat, Header};
@@ -15,7 +15,7 @@ use multikernel::{Error, Result};
 use serde::Serialize;
 use serde_json::json;
 
-fn print_json(value: &impl Serialize) -> Result<()> {
+pub fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::new("cannot print JSON", error))?;
     println!("{text}");
@@ -62,17 +62,19 @@ pub fn doctor(json: bool) -> Result<ExitCode> {
 }
 
 /// Who has it, in one word.
-fn owner(owner: Owner, id: u32, names: &[InstanceInfo]) -> String {
-    if owner != Owner::Instance {
-        return owner.to_string();
-    }
-    match names.iter().find(|info| info.id == id) {
-        Some(info) => format!("instance {}", info.name),
-        None => format!("instance #{id}"),
+fn owner(owner: Owner, id: u32, names: &[InstanceInfo], arenas: &[ArenaInfo]) -> String {
+    let name = match owner {
+        Owner::Instance => names.iter().find(|it| it.id == id).map(|it| &it.name),
+        Owner::Arena => arenas.iter().find(|it| it.id == id).map(|it| &it.name),
+        _ => return owner.to_string(),
+    };
+    match name {
+        Some(name) => format!("{owner} {name}"),
+        None => format!("{owner} #{id}"),
     }
 }
 
-fn node(node: Option<u32>) -> String {
+pub fn node(node: Option<u32>) -> String {
     node.map_or_else(|| "-".to_owned(), |node| node.to_string())
 }
 
@@ -85,15 +87,17 @@ pub fn pool(json: bool) -> Result<()> {
         return print_json(&json!({ "host": info, "memory": memory, "cpus": cpus }));
     }
     let instances = all(&host)?;
+    let arenas = host.arenas()?;
     let high: Vec<&MemoryInfo> = memory.iter().filter(|memory| !memory.low).collect();
     let sum = |owner| -> u64 {
         let those = high.iter().filter(|memory| memory.owner == owner);
         those.map(|memory| memory.size).sum()
     };
     println!(
-        "pool: {} free, {} lent; the subsystem itself takes {}",
+        "pool: {} free, {} lent, {} in arenas; the subsystem itself takes {}",
         format_size(sum(Owner::Pool)),
         format_size(sum(Owner::Instance)),
+        format_size(sum(Owner::Arena)),
         format_size(info.kernel_bytes)
     );
     println!();
@@ -109,7 +113,7 @@ pub fn pool(json: bool) -> Result<()> {
             memory.base,
             format_size(memory.size),
             node(memory.node),
-            owner(memory.owner, memory.id, &instances)
+            owner(memory.owner, memory.id, &instances, &arenas)
         );
     }
     println!();
@@ -124,13 +128,14 @@ pub fn pool(json: bool) -> Result<()> {
             cpu.apic_id,
             node(cpu.node),
             if cpu.online { "yes" } else { "no" },
-            owner(cpu.owner, cpu.id, &instances)
+            owner(cpu.owner, cpu.id, &instances, &arenas)
         );
     }
     Ok(())
 }
 
-fn all(host: &Host) -> Result<Vec<InstanceInfo>> {
+/// All instances that are not removed meanwhile.
+pub fn all(host: &Host) -> Result<Vec<InstanceInfo>> {
     Ok(all_open(host)?.into_iter().map(|(_, info)| info).collect())
 }
 

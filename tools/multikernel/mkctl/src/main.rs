@@ -12,6 +12,7 @@ macro_rules! say {
     }};
 }
 
+mod arena;
 mod args;
 mod console;
 mod dump;
@@ -85,6 +86,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Ping(args) => return ping::ping(&args),
         Verb::Send(args) => return port::send(&args),
         Verb::Recv(args) => return port::recv(&args),
+        Verb::Arena { verb } => arena::arena(&verb),
         Verb::Run(args) => return run::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -145,6 +145,14 @@ fn verbs_say_that_there_is_no_subsystem() {
         &["ping", "web"],
         &["ping", "web", "--flood", "-q", "--json"],
         &["ping", "--host"],
+        &["arena", "create", "state", "16M"],
+        &["arena", "ls", "--json"],
+        &["arena", "grant", "state", "web", "--read-only"],
+        &["arena", "revoke", "state", "web"],
+        &["arena", "resize", "state", "16M"],
+        &["arena", "read", "state", "--offset", "4K"],
+        &["arena", "write", "state"],
+        &["arena", "rm", "state"],
     ] {
         assert_eq!(
             fails(arguments, 1),

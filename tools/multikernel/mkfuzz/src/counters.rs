@@ -29,6 +29,14 @@ pub enum Call {
     Destroy,
     Ring,
     ReadMemory,
+    ArenaCreate,
+    ArenaOpen,
+    ArenaRemove,
+    ArenaGrant,
+    ArenaRevoke,
+    ArenaResize,
+    ListArenas,
+    ListGrants,
     AskPort,
     ListLinks,
     Connect,
@@ -47,7 +55,7 @@ pub enum Call {
 }
 
 /// All of them, in the order in which they are printed.
-pub const CALLS: [Call; 31] = [
+pub const CALLS: [Call; 39] = [
     Call::HostInfo,
     Call::PoolGrow,
     Call::PoolShrink,
@@ -64,6 +72,14 @@ pub const CALLS: [Call; 31] = [
     Call::Destroy,
     Call::Ring,
     Call::ReadMemory,
+    Call::ArenaCreate,
+    Call::ArenaOpen,
+    Call::ArenaRemove,
+    Call::ArenaGrant,
+    Call::ArenaRevoke,
+    Call::ArenaResize,
+    Call::ListArenas,
+    Call::ListGrants,
     Call::AskPort,
     Call::ListLinks,
     Call::Connect,

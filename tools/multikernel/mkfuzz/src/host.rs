@@ -222,6 +222,18 @@ pub fn clean_up(device: i32) -> io::Result<String> {
             let _ = writeln!(text, "instance {id} could not be ended: {error}");
         }
     }
+    let arenas: Vec<sys::multikernel_arena> = list(device, sys::MULTIKERNEL_IOCTL_LIST_ARENAS)?;
+    for arena in arenas {
+        let mut remove = sys::multikernel_ioctl_arena_remove {
+            size: size_of::<sys::multikernel_ioctl_arena_remove>() as u32,
+            flags: 0,
+            name: arena.name,
+        };
+        let command = sys::MULTIKERNEL_IOCTL_ARENA_REMOVE;
+        if let Err(error) = calls::ioctl(device, command, (&raw mut remove).cast()) {
+            let _ = writeln!(text, "arena {} could not be removed: {error}", arena.id);
+        }
+    }
     let snapshot = Snapshot::take(device)?;
     for &(base, size, owner, flags) in &snapshot.memory {
         let fixed = sys::MULTIKERNEL_RANGE_BOOT | sys::MULTIKERNEL_RANGE_LOW;

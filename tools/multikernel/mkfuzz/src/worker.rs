@@ -58,6 +58,8 @@ pub struct Worker {
     cpus: u32,
     instances: Vec<Instance>,
     events: Vec<i32>,
+    /// Files of arenas, as the kernel calls those too.
+    arenas: Vec<i32>,
     mappings: Vec<(*mut u8, usize)>,
     /// `/proc/thread-self/fail-nth`, if the kernel has it.
     fail_nth: Option<fs::File>,
@@ -66,7 +68,7 @@ pub struct Worker {
 type Action = fn(&mut Worker);
 
 /// What is done, and how often.
-const ACTIONS: [(usize, Action); 24] = [
+const ACTIONS: [(usize, Action); 26] = [
     (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
@@ -84,6 +86,8 @@ const ACTIONS: [(usize, Action); 24] = [
     (4, Worker::read_memory),
     (4, Worker::call_port),
     (4, Worker::connect),
+    (6, Worker::arenas),
+    (4, Worker::change_arena),
     (3, Worker::open_events),
     (4, Worker::read_events),
     (6, Worker::share),
@@ -116,6 +120,7 @@ impl Worker {
             cpus,
             instances: Vec::new(),
             events: Vec::new(),
+            arenas: Vec::new(),
             mappings: Vec::new(),
             fail_nth: faults.then(open).flatten(),
         })

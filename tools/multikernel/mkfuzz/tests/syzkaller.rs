@@ -131,7 +131,8 @@ fn size_of_type(kind: &str, constants: &BTreeMap<String, u64>) -> u64 {
         "multikernel_id"
         | "fd_multikernel_instance"
         | "fd_multikernel_events"
-        | "fd_multikernel_port" => 4,
+        | "fd_multikernel_port"
+        | "fd_multikernel_arena" => 4,
         other => panic!("a type that is not known: {other}"),
     }
 }
@@ -176,6 +177,10 @@ fn structures_are_as_large_as_in_the_header() {
         multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
         multikernel_ioctl_open_port multikernel_ioctl_connect multikernel_link
         multikernel_ioctl_map_port
+        multikernel_arena multikernel_arena_grant
+        multikernel_ioctl_arena_create multikernel_ioctl_arena_open
+        multikernel_ioctl_arena_remove multikernel_ioctl_arena_grant
+        multikernel_ioctl_arena_resize
     }
     assert_eq!(sizes.remove("multikernel_kexec_segment"), Some(32));
     assert!(sizes.is_empty(), "{sizes:?}");

@@ -62,6 +62,22 @@ pub const MULTIKERNEL_IOCTL_RING_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_RING_POR
 pub const MULTIKERNEL_IOCTL_CONNECT: libc::Ioctl = io(MULTIKERNEL_CMD_CONNECT);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_DISCONNECT: libc::Ioctl = io(MULTIKERNEL_CMD_DISCONNECT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_ARENA_CREATE: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_CREATE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_ARENA_OPEN: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_OPEN);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_ARENA_REMOVE: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_REMOVE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_ARENA_GRANT: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_GRANT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_ARENA_REVOKE: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_REVOKE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_ARENAS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_ARENAS);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_ARENA_RESIZE: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_RESIZE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_GRANTS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_GRANTS);
 
 /// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
 pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;
@@ -111,6 +127,14 @@ mod tests {
             (MULTIKERNEL_IOCTL_DISCONNECT, 0xb949),
             (MULTIKERNEL_IOCTL_MAP_PORT, 0xb94a),
             (MULTIKERNEL_IOCTL_RING_PORT, 0xb94b),
+            (MULTIKERNEL_IOCTL_ARENA_CREATE, 0xb950),
+            (MULTIKERNEL_IOCTL_ARENA_OPEN, 0xb951),
+            (MULTIKERNEL_IOCTL_ARENA_REMOVE, 0xb952),
+            (MULTIKERNEL_IOCTL_ARENA_GRANT, 0xb953),
+            (MULTIKERNEL_IOCTL_ARENA_REVOKE, 0xb954),
+            (MULTIKERNEL_IOCTL_LIST_ARENAS, 0xb955),
+            (MULTIKERNEL_IOCTL_ARENA_RESIZE, 0xb956),
+            (MULTIKERNEL_IOCTL_LIST_GRANTS, 0xb957),
         ];
         for (number, expected) in numbers {
             assert_eq!(number, expected);
@@ -140,6 +164,13 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_connect>(), 80);
         assert_eq!(size_of::<multikernel_ioctl_map_port>(), 64);
         assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_arena_create>(), 96);
+        assert_eq!(size_of::<multikernel_ioctl_arena_open>(), 88);
+        assert_eq!(size_of::<multikernel_ioctl_arena_remove>(), 72);
+        assert_eq!(size_of::<multikernel_ioctl_arena_grant>(), 80);
+        assert_eq!(size_of::<multikernel_ioctl_arena_resize>(), 80);
+        assert_eq!(size_of::<multikernel_arena>(), 96);
+        assert_eq!(size_of::<multikernel_arena_grant>(), 16);
         assert_eq!(size_of::<multikernel_event>(), 104);
         assert_eq!(size_of::<kexec_segment>(), 32);
     }

@@ -54,19 +54,120 @@ impl Worker {
         self.request(Call::GetInfo, fd, sys::MULTIKERNEL_IOCTL_GET_INFO, info);
     }
 
+    /// Makes or opens an arena, maps it, and writes to it.
+    pub(super) fn arenas(&mut self) {
+        let name = self.name();
+        let opened = if self.random.once_in(2) {
+            let create = sys::multikernel_ioctl_arena_create {
+                size: size_of::<sys::multikernel_ioctl_arena_create>() as u32,
+                name,
+                bytes: UNIT * (1 + self.random.below(2) as u64),
+                nid: -1,
+                ..Default::default()
+            };
+            let command = sys::MULTIKERNEL_IOCTL_ARENA_CREATE;
+            self.request(Call::ArenaCreate, self.device, command, create)
+                .map(|created| created.fd)
+        } else {
+            let open = sys::multikernel_ioctl_arena_open {
+                size: size_of::<sys::multikernel_ioctl_arena_open>() as u32,
+                flags: self.random.below(2) as u32,
+                name,
+                ..Default::default()
+            };
+            let command = sys::MULTIKERNEL_IOCTL_ARENA_OPEN;
+            self.request(Call::ArenaOpen, self.device, command, open)
+                .map(|opened| opened.fd)
+        };
+        let Some(fd) = opened else {
+            return;
+        };
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let offset = 4096 * self.random.below(600) as i64;
+        let size = 4096 * (1 + self.random.below(600));
+        let result = calls::map(fd, size, protection, libc::MAP_SHARED, offset);
+        let mapped = self.count(Call::Mmap, result);
+        if let Some((address, size)) = mapped {
+            let at = self.random.below(size) & !3;
+            put(address, size, at, self.random.next() as u32);
+        }
+        self.keep_mapping(mapped);
+        self.arenas.push(fd);
+        if self.arenas.len() > FILES || self.random.once_in(2) {
+            let at = self.random.below(self.arenas.len());
+            let _ = calls::close(self.arenas.swap_remove(at));
+        }
+    }
+
+    /// Grants, resizes or removes an arena.
+    pub(super) fn change_arena(&mut self) {
+        let name = self.name();
+        match self.random.below(4) {
+            0 => {
+                let remove = sys::multikernel_ioctl_arena_remove {
+                    size: size_of::<sys::multikernel_ioctl_arena_remove>() as u32,
+                    name,
+                    ..Default::default()
+                };
+                let command = sys::MULTIKERNEL_IOCTL_ARENA_REMOVE;
+                self.request(Call::ArenaRemove, self.device, command, remove);
+            }
+            1 => {
+                let resize = sys::multikernel_ioctl_arena_resize {
+                    size: size_of::<sys::multikernel_ioctl_arena_resize>() as u32,
+                    name,
+                    bytes: UNIT * (1 + self.random.below(4) as u64),
+                    ..Default::default()
+                };
+                let command = sys::MULTIKERNEL_IOCTL_ARENA_RESIZE;
+                self.request(Call::ArenaResize, self.device, command, resize);
+            }
+            which => {
+                let (call, command, flags) = match which {
+                    2 => (Call::ArenaRevoke, sys::MULTIKERNEL_IOCTL_ARENA_REVOKE, 0),
+                    _ => (
+                        Call::ArenaGrant,
+                        sys::MULTIKERNEL_IOCTL_ARENA_GRANT,
+                        self.random.below(2) as u32,
+                    ),
+                };
+                let at = self.instance();
+                let id = self.instances.get(at).map_or(1, |instance| instance.id);
+                let grant = sys::multikernel_ioctl_arena_grant {
+                    size: size_of::<sys::multikernel_ioctl_arena_grant>() as u32,
+                    flags,
+                    name,
+                    id,
+                    ..Default::default()
+                };
+                self.request(call, self.device, command, grant);
+            }
+        }
+    }
+
     pub(super) fn lists(&mut self) {
-        let (call, command, bytes) = match self.random.below(4) {
+        let (call, command, bytes) = match self.random.below(6) {
             0 => (
                 Call::ListMemory,
                 sys::MULTIKERNEL_IOCTL_LIST_MEMORY,
                 size_of::<sys::multikernel_range>(),
             ),
             1 => (
+                Call::ListArenas,
+                sys::MULTIKERNEL_IOCTL_LIST_ARENAS,
+                size_of::<sys::multikernel_arena>(),
+            ),
+            2 => (
+                Call::ListGrants,
+                sys::MULTIKERNEL_IOCTL_LIST_GRANTS,
+                size_of::<sys::multikernel_arena_grant>(),
+            ),
+            3 => (
                 Call::ListCpus,
                 sys::MULTIKERNEL_IOCTL_LIST_CPUS,
                 size_of::<sys::multikernel_cpu>(),
             ),
-            2 => (
+            4 => (
                 Call::ListLinks,
                 sys::MULTIKERNEL_IOCTL_LIST_LINKS,
                 size_of::<sys::multikernel_link>(),
@@ -292,7 +393,6 @@ impl Worker {
         }
         let result = self.with_fault(|| calls::map(fd, size, protection, flags, offset));
         let mapped = self.count(Call::Mmap, result);
-        self.mappings.extend(mapped);
         if protection & libc::PROT_WRITE != 0 {
             if let Some((address, size)) = mapped {
                 if self.random.once_in(2) {
@@ -303,6 +403,12 @@ impl Worker {
                 }
             }
         }
+        self.keep_mapping(mapped);
+    }
+
+    /// Keeps a mapping for a while, if there is one, and ends another now and then.
+    fn keep_mapping(&mut self, mapped: Option<(*mut u8, usize)>) {
+        self.mappings.extend(mapped);
         if self.mappings.len() > FILES || self.random.once_in(2) {
             let at = self.random.below(self.mappings.len());
             if at < self.mappings.len() {

@@ -163,7 +163,12 @@ impl Host {
         })
     }
 
-    fn list<T: syscall::ListElement>(&self, what: &str) -> Result<Vec<T>> {
+    /// The device's file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn list<T: syscall::ListElement>(&self, what: &str) -> Result<Vec<T>> {
         let mut items = vec![T::default(); 64];
         for _ in 0..LIST_TRIES {
             let count = syscall::list(self.file.as_fd(), &mut items)

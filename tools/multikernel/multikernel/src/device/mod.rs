@@ -5,6 +5,7 @@
 //! [`Host`] is the device itself, [`Instance`] the fd of an instance, [`HostPeer`] the device
 //! inside a spawn. All system calls of the library that concern instances are in `syscall`.
 
+mod arena;
 pub(crate) mod call;
 mod event;
 mod host;
@@ -21,12 +22,13 @@ use serde::{Serialize, Serializer};
 
 use crate::layout::Range;
 
+pub use arena::{Arena, ArenaGrant, ArenaInfo, ArenaRequest};
 pub use call::{Call, HostPeer, Peer};
 pub use event::{Event, EventRead, Events};
 pub use host::{CreateRequest, Host, HostInfo, DEVICE};
 pub use instance::{Instance, InstanceInfo};
 pub use link::{LinkInfo, LinkState};
-pub use syscall::SharedMap;
+pub use syscall::{ArenaMap, SharedMap};
 
 /// Who owns a CPU or a piece of memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -40,6 +42,8 @@ pub enum Owner {
     Instance,
     /// On the way from one to another.
     Transition,
+    /// That of an arena.
+    Arena,
     /// Something that this library does not know.
     Unknown,
 }
@@ -51,6 +55,7 @@ impl Owner {
             sys::MULTIKERNEL_OWNER_POOL => Self::Pool,
             sys::MULTIKERNEL_OWNER_INSTANCE => Self::Instance,
             sys::MULTIKERNEL_OWNER_TRANSITION => Self::Transition,
+            sys::MULTIKERNEL_OWNER_ARENA => Self::Arena,
             _ => Self::Unknown,
         }
     }
@@ -63,6 +68,7 @@ impl fmt::Display for Owner {
             Self::Pool => "pool",
             Self::Instance => "instance",
             Self::Transition => "transition",
+            Self::Arena => "arena",
             Self::Unknown => "unknown",
         })
     }
@@ -302,7 +308,7 @@ pub struct MemoryInfo {
     pub node: Option<u32>,
     /// Who owns it.
     pub owner: Owner,
-    /// The instance that has it, 0 if none.
+    /// The instance or arena that has it, 0 if none.
     pub id: u32,
     /// Set aside at boot: it cannot leave the pool.
     pub boot: bool,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 
 use multikernel_sys as sys;
 
@@ -51,6 +51,12 @@ plain_requests! {
     OpenPort(sys::multikernel_ioctl_open_port) = sys::MULTIKERNEL_IOCTL_OPEN_PORT;
     MapPort(sys::multikernel_ioctl_map_port) = sys::MULTIKERNEL_IOCTL_MAP_PORT;
     RingPort(sys::multikernel_ioctl_simple) = sys::MULTIKERNEL_IOCTL_RING_PORT;
+    ArenaCreate(sys::multikernel_ioctl_arena_create) = sys::MULTIKERNEL_IOCTL_ARENA_CREATE;
+    ArenaOpen(sys::multikernel_ioctl_arena_open) = sys::MULTIKERNEL_IOCTL_ARENA_OPEN;
+    ArenaRemove(sys::multikernel_ioctl_arena_remove) = sys::MULTIKERNEL_IOCTL_ARENA_REMOVE;
+    ArenaGrant(sys::multikernel_ioctl_arena_grant) = sys::MULTIKERNEL_IOCTL_ARENA_GRANT;
+    ArenaRevoke(sys::multikernel_ioctl_arena_grant) = sys::MULTIKERNEL_IOCTL_ARENA_REVOKE;
+    ArenaResize(sys::multikernel_ioctl_arena_resize) = sys::MULTIKERNEL_IOCTL_ARENA_RESIZE;
     Events(sys::multikernel_ioctl_events) = sys::MULTIKERNEL_IOCTL_EVENTS;
     Connect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_CONNECT;
     Disconnect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_DISCONNECT;
@@ -114,6 +120,16 @@ unsafe impl ListElement for sys::multikernel_cpu {
 // SAFETY: By the header; integers only.
 unsafe impl ListElement for sys::multikernel_link {
     const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_LINKS;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_arena {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_ARENAS;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_arena_grant {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_GRANTS;
 }
 
 // SAFETY: By the header; an integer.
@@ -247,6 +263,16 @@ pub fn open_port(fd: BorrowedFd<'_>, port: u32) -> io::Result<OwnedFd> {
     owned(request.0.fd)
 }
 
+/// ARENA_CREATE; returns the new fd.
+pub fn arena_create(
+    fd: BorrowedFd<'_>,
+    request: sys::multikernel_ioctl_arena_create,
+) -> io::Result<OwnedFd> {
+    let mut request = ArenaCreate(request);
+    ioctl(fd, &mut request)?;
+    owned(request.0.fd)
+}
+
 /// MAP_PORT.
 pub fn map_port(fd: BorrowedFd<'_>) -> io::Result<sys::multikernel_ioctl_map_port> {
     let mut request = MapPort(sys::multikernel_ioctl_map_port {
@@ -266,6 +292,19 @@ pub fn ring_port(fd: BorrowedFd<'_>) -> io::Result<()> {
             flags: 0,
         }),
     )
+}
+
+/// ARENA_OPEN; returns how long it is, and the new fd.
+pub fn arena_open(fd: BorrowedFd<'_>, name: &str, flags: u32) -> io::Result<(u64, OwnedFd)> {
+    let mut request = ArenaOpen(sys::multikernel_ioctl_arena_open {
+        size: super::size_field::<sys::multikernel_ioctl_arena_open>(),
+        flags,
+        name: super::name_field(name),
+        fd: -1,
+        ..Default::default()
+    });
+    ioctl(fd, &mut request)?;
+    Ok((request.0.bytes, owned(request.0.fd)?))
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
@@ -303,6 +342,90 @@ pub fn kexec_load(id: u32, entry: u64, segments: &[Segment<'_>]) -> io::Result<(
     match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
+    }
+}
+
+/// A mapped arena.
+///
+/// Other processes and kernels may change what is in it at any time, so that it is read and written
+/// by atomic accesses only, which are plain loads and stores to the CPU.
+#[derive(Debug)]
+pub struct ArenaMap {
+    start: NonNull<AtomicU8>,
+    bytes: usize,
+    writable: bool,
+}
+
+// SAFETY: Plain memory, accessed atomically.
+unsafe impl Send for ArenaMap {}
+// SAFETY: As above.
+unsafe impl Sync for ArenaMap {}
+
+impl ArenaMap {
+    /// Maps the first `bytes` bytes.
+    pub(super) fn new(fd: BorrowedFd<'_>, bytes: usize, writable: bool) -> io::Result<Self> {
+        let protection = match writable {
+            true => libc::PROT_READ | libc::PROT_WRITE,
+            false => libc::PROT_READ,
+        };
+        // SAFETY: A new mapping at an address of the kernel's choice touches no other memory.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                protection,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            start: NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?,
+            bytes,
+            writable,
+        })
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn part(&self, offset: usize, bytes: usize) -> Option<&[AtomicU8]> {
+        // SAFETY: The mapping is `bytes` long and lives as long as `self`; every access is atomic.
+        let all = unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) };
+        all.get(offset..offset.checked_add(bytes)?)
+    }
+
+    /// Copies bytes from an offset on; `None` if there are not as many.
+    #[must_use]
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Option<()> {
+        let part = self.part(offset, to.len())?;
+        for (to, from) in to.iter_mut().zip(part) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        Some(())
+    }
+
+    /// Copies bytes to an offset, the first one first; `None`, with nothing written, if there is no
+    /// room for them, or if the arena was opened to be read only.
+    #[must_use]
+    pub fn write(&self, offset: usize, from: &[u8]) -> Option<()> {
+        let to = self.part(offset, from.len()).filter(|_| self.writable)?;
+        for (to, from) in to.iter().zip(from) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        Some(())
+    }
+}
+
+impl Drop for ArenaMap {
+    fn drop(&mut self) {
+        // SAFETY: This is the mapping that `new` made; no borrow of it is left.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }
 
