@@ -20,6 +20,8 @@
 enum which {
 	HOST_INFO, POOL_GROW, POOL_SHRINK, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
 	EVENTS, LIST_LINKS, GET_INFO, START, STOP, DESTROY, RING, READ_MEMORY, CONNECT, DISCONNECT,
+	ARENA_CREATE, ARENA_OPEN, ARENA_REMOVE, ARENA_GRANT, ARENA_REVOKE, LIST_ARENAS,
+	ARENA_RESIZE, LIST_GRANTS,
 };
 
 #define COMMAND(name, struct_name, on_instance) \
@@ -49,6 +51,14 @@ static const struct command {
 	COMMAND(READ_MEMORY, multikernel_ioctl_read_memory, true),
 	COMMAND(CONNECT, multikernel_ioctl_connect, true),
 	COMMAND(DISCONNECT, multikernel_ioctl_connect, true),
+	COMMAND(ARENA_CREATE, multikernel_ioctl_arena_create, false),
+	COMMAND(ARENA_OPEN, multikernel_ioctl_arena_open, false),
+	COMMAND(ARENA_REMOVE, multikernel_ioctl_arena_remove, false),
+	COMMAND(ARENA_GRANT, multikernel_ioctl_arena_grant, false),
+	COMMAND(ARENA_REVOKE, multikernel_ioctl_arena_grant, false),
+	COMMAND(LIST_ARENAS, multikernel_ioctl_list, false),
+	COMMAND(ARENA_RESIZE, multikernel_ioctl_arena_resize, false),
+	COMMAND(LIST_GRANTS, multikernel_ioctl_list, false),
 };
 
 /* Room for any structure and more than a page behind it. */
@@ -67,6 +77,11 @@ union request {
 	struct multikernel_ioctl_events events;
 	struct multikernel_ioctl_read_memory read_memory;
 	struct multikernel_ioctl_connect connect;
+	struct multikernel_ioctl_arena_create arena_create;
+	struct multikernel_ioctl_arena_open arena_open;
+	struct multikernel_ioctl_arena_remove arena_remove;
+	struct multikernel_ioctl_arena_grant arena_grant;
+	struct multikernel_ioctl_arena_resize arena_resize;
 };
 
 FIXTURE(form)
@@ -80,10 +95,54 @@ FIXTURE(form)
 	union request request;
 };
 
+static int arena_create(int device, const char *name, __u64 bytes)
+{
+	struct multikernel_ioctl_arena_create request = {
+		.size = sizeof(request),
+		.bytes = bytes,
+		.nid = -1,
+	};
+	int err;
+
+	strcpy((char *)request.name, name);
+	err = mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_CREATE, &request);
+	return err ? err : request.fd;
+}
+
+static int arena_remove(int device, const char *name)
+{
+	struct multikernel_ioctl_arena_remove request = { .size = sizeof(request) };
+
+	strcpy((char *)request.name, name);
+	return mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_REMOVE, &request);
+}
+
+static int arena_grant(int device, unsigned long command, const char *name, __u32 id,
+		       __u32 flags)
+{
+	struct multikernel_ioctl_arena_grant request = {
+		.size = sizeof(request),
+		.flags = flags,
+		.id = id,
+	};
+
+	strcpy((char *)request.name, name);
+	return mk_ioctl(device, command, &request);
+}
+
+static int arena_resize(int device, const char *name, __u64 bytes)
+{
+	struct multikernel_ioctl_arena_resize request = { .size = sizeof(request), .bytes = bytes };
+
+	strcpy((char *)request.name, name);
+	return mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_RESIZE, &request);
+}
+
 FIXTURE_SETUP(form)
 {
 	struct multikernel_range range = any_range(UNIT);
 	__u32 cpu;
+	int arena;
 
 	self->device = device_open();
 	ASSERT_LE(0, self->device);
@@ -94,6 +153,9 @@ FIXTURE_SETUP(form)
 	self->range = range;
 	ASSERT_NE(0, self->cpu);
 	ASSERT_EQ(0, create(self->device, "form", &cpu, 1, &range, 1, &self->instance));
+	arena = arena_create(self->device, "arena", UNIT);
+	ASSERT_LE(0, arena);
+	close(arena);
 	ASSERT_EQ(0, ledger_read(self->device, &self->before));
 }
 
@@ -102,6 +164,7 @@ FIXTURE_TEARDOWN(form)
 	EXPECT_EQ(0, ledger_read(self->device, &self->after));
 	EXPECT_TRUE(ledger_same(&self->before, &self->after));
 	EXPECT_EQ(1, destroy_all(self->device));
+	EXPECT_EQ(0, arena_remove(self->device, "arena"));
 	EXPECT_EQ(0, pool_shrink(self->device, self->pool, POOL));
 	close(self->device);
 }
@@ -123,6 +186,8 @@ static bool harmless(FIXTURE_DATA(form) *self, const struct command *command)
 	case MULTIKERNEL_IOCTL_LIST_INSTANCES:
 	case MULTIKERNEL_IOCTL_LIST_LINKS:
 	case MULTIKERNEL_IOCTL_GET_INFO:
+	case MULTIKERNEL_IOCTL_LIST_ARENAS:
+	case MULTIKERNEL_IOCTL_LIST_GRANTS:
 		return true;
 	default:
 		return false;
@@ -167,6 +232,26 @@ static void effective(FIXTURE_DATA(form) *self, const struct command *command)
 	case MULTIKERNEL_IOCTL_DISCONNECT:
 		/* Of a right form; there is no such instance. */
 		request->connect.id = self->instance.id + 1;
+		break;
+	case MULTIKERNEL_IOCTL_ARENA_CREATE:
+		strcpy((char *)request->arena_create.name, "other");
+		request->arena_create.bytes = UNIT;
+		request->arena_create.nid = -1;
+		break;
+	case MULTIKERNEL_IOCTL_ARENA_OPEN:
+		strcpy((char *)request->arena_open.name, "arena");
+		break;
+	case MULTIKERNEL_IOCTL_ARENA_REMOVE:
+		strcpy((char *)request->arena_remove.name, "arena");
+		break;
+	case MULTIKERNEL_IOCTL_ARENA_GRANT:
+	case MULTIKERNEL_IOCTL_ARENA_REVOKE:
+		strcpy((char *)request->arena_grant.name, "arena");
+		request->arena_grant.id = self->instance.id;
+		break;
+	case MULTIKERNEL_IOCTL_ARENA_RESIZE:
+		strcpy((char *)request->arena_resize.name, "arena");
+		request->arena_resize.bytes = 2 * UNIT;
 		break;
 	}
 }
@@ -239,6 +324,7 @@ TEST_F(form, unknown_number)
 	static const unsigned long unknown[] = {
 		_IO(MULTIKERNEL_IOCTL_TYPE, 0x3e), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
 		_IO(MULTIKERNEL_IOCTL_TYPE, 0x7f), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x4f), _IO(MULTIKERNEL_IOCTL_TYPE, 0x58),
 		_IOWR(MULTIKERNEL_IOCTL_TYPE, 0, __u64), _IO(0xBA, 0), 0, ~0U,
 		/* Those of a port fd. */
 		MULTIKERNEL_IOCTL_MAP_PORT, MULTIKERNEL_IOCTL_RING_PORT,
@@ -303,6 +389,27 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(DISCONNECT, connect.reserved, 1);
 	EXPECT_REFUSED(DISCONNECT, connect.name[0], 'f');
 	EXPECT_EQ(-EINVAL, stop_in_order(self->instance.fd, 3600001));
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.flags, 0x20);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.flags,
+		       MULTIKERNEL_RANGE_BELOW_4G | MULTIKERNEL_RANGE_ABOVE_4G);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.base, UNIT);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.bytes, 0);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.bytes, UNIT + PAGE);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.bytes, -UNIT);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.nid, -2);
+	EXPECT_REFUSED(ARENA_CREATE, arena_create.name[0], 0);
+	EXPECT_REFUSED(ARENA_OPEN, arena_open.flags, 2);
+	EXPECT_REFUSED(ARENA_OPEN, arena_open.reserved, 1);
+	EXPECT_REFUSED(ARENA_OPEN, arena_open.name[63], 'x');
+	EXPECT_REFUSED(ARENA_REMOVE, arena_remove.flags, 1);
+	EXPECT_REFUSED(ARENA_REMOVE, arena_remove.name[0], '/');
+	EXPECT_REFUSED(ARENA_GRANT, arena_grant.flags, 2);
+	EXPECT_REFUSED(ARENA_GRANT, arena_grant.reserved, 1);
+	EXPECT_REFUSED(ARENA_REVOKE, arena_grant.flags, 1);
+	EXPECT_REFUSED(ARENA_REVOKE, arena_grant.reserved, 1);
+	EXPECT_REFUSED(ARENA_RESIZE, arena_resize.flags, 1);
+	EXPECT_REFUSED(ARENA_RESIZE, arena_resize.bytes, 0);
+	EXPECT_REFUSED(ARENA_RESIZE, arena_resize.bytes, UNIT + 1);
 }
 
 TEST_F(form, structure_that_is_not_accessible)
@@ -340,7 +447,7 @@ TEST_F(form, structure_that_cannot_be_written)
 {
 	static const enum which with_output[] = {
 		HOST_INFO, POOL_GROW, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
-		EVENTS, LIST_LINKS, GET_INFO,
+		EVENTS, LIST_LINKS, GET_INFO, ARENA_CREATE, ARENA_OPEN, LIST_ARENAS, LIST_GRANTS,
 	};
 	size_t i;
 
@@ -370,6 +477,9 @@ TEST_F(form, array_that_is_not_accessible)
 		EXPECT_EQ(-EFAULT, mk_ioctl(self->device, commands[i].number, request))
 			TH_LOG("%s", commands[i].name);
 	}
+	effective(self, &commands[LIST_ARENAS]);
+	request->list.nr = 1;
+	EXPECT_EQ(-EFAULT, mk_ioctl(self->device, MULTIKERNEL_IOCTL_LIST_ARENAS, request));
 	effective(self, &commands[CREATE]);
 	request->create.cpus = 0;
 	EXPECT_EQ(-EFAULT, mk_ioctl(self->device, MULTIKERNEL_IOCTL_CREATE, request));
@@ -482,6 +592,60 @@ TEST_F(form, two_are_connected_once)
 	ASSERT_EQ(0, destroy(&other));
 	EXPECT_EQ(0, links(device, NULL, 0));
 	EXPECT_EQ(-ENOENT, connect_by(fd, disconnect, id, NULL));
+}
+
+TEST_F(form, arenas)
+{
+	struct multikernel_ioctl_list list = { .size = sizeof(list), .nr = 2 };
+	struct multikernel_ioctl_arena_open open = { .size = sizeof(open), .name = "arena" };
+	struct multikernel_arena arenas[2] = { };
+	struct multikernel_arena_grant grants[2] = { };
+	__u32 id = self->instance.id;
+	int device = self->device, fd;
+
+	EXPECT_EQ(-EEXIST, arena_create(device, "arena", UNIT));
+	EXPECT_EQ(-ENOSPC, arena_create(device, "large", 2 * POOL));
+	EXPECT_EQ(-ENOENT, arena_remove(device, "nothing"));
+	EXPECT_EQ(-ENOENT, arena_resize(device, "nothing", UNIT));
+	EXPECT_EQ(-ENOSPC, arena_resize(device, "arena", 2 * POOL));
+	/* An arena and an instance may have the same name. */
+	fd = arena_create(device, "form", UNIT);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(FD_CLOEXEC, fcntl(fd, F_GETFD));
+	EXPECT_EQ(-EBUSY, arena_remove(device, "form"));
+	EXPECT_EQ(-EBUSY, arena_resize(device, "form", 2 * UNIT));
+	close(fd);
+	EXPECT_EQ(0, arena_remove(device, "form"));
+
+	ASSERT_EQ(0, mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_OPEN, &open));
+	EXPECT_EQ(UNIT, open.bytes);
+	EXPECT_EQ(FD_CLOEXEC, fcntl(open.fd, F_GETFD));
+	EXPECT_EQ(0, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_GRANT, "arena", id,
+				 MULTIKERNEL_ARENA_READ_ONLY));
+	list.items = (uintptr_t)arenas;
+	EXPECT_EQ(0, mk_ioctl(device, MULTIKERNEL_IOCTL_LIST_ARENAS, &list));
+	EXPECT_EQ(1, list.nr);
+	EXPECT_STREQ("arena", (char *)arenas[0].name);
+	EXPECT_EQ(UNIT, arenas[0].bytes);
+	EXPECT_EQ(1, arenas[0].grants);
+	EXPECT_EQ(1, arenas[0].files);
+	list.items = (uintptr_t)grants;
+	list.nr = 2;
+	EXPECT_EQ(0, mk_ioctl(device, MULTIKERNEL_IOCTL_LIST_GRANTS, &list));
+	EXPECT_EQ(1, list.nr);
+	EXPECT_EQ(arenas[0].id, grants[0].arena);
+	EXPECT_EQ(id, grants[0].id);
+	EXPECT_EQ(MULTIKERNEL_ARENA_READ_ONLY, grants[0].flags);
+	close(open.fd);
+
+	EXPECT_EQ(0, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_REVOKE, "arena", id, 0));
+	EXPECT_EQ(-EACCES, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_REVOKE, "arena", id, 0));
+	EXPECT_EQ(-ENOENT, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_REVOKE, "nothing", id, 0));
+	EXPECT_EQ(-ENOENT, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_GRANT, "nothing", id, 0));
+	EXPECT_EQ(-ENOENT, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_GRANT, "arena", 0, 0));
+	EXPECT_EQ(-ENOENT, arena_grant(device, MULTIKERNEL_IOCTL_ARENA_GRANT, "arena", id + 1, 0));
+	memset(open.name, 'x', sizeof(open.name));
+	EXPECT_EQ(-ENAMETOOLONG, mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_OPEN, &open));
 }
 
 TEST_F(form, open_finds_by_id_or_name)

@@ -288,6 +288,83 @@ static int call_events(FIXTURE_DATA(fault) *self)
 	return err;
 }
 
+static int call_arena_create(FIXTURE_DATA(fault) *self)
+{
+	struct multikernel_ioctl_arena_create create = {
+		.size = sizeof(create), .name = "fault", .bytes = UNIT, .nid = -1,
+	};
+	int err = mk_ioctl(self->device, MULTIKERNEL_IOCTL_ARENA_CREATE, &create);
+
+	self->fd = create.fd;
+	return err;
+}
+
+static int undo_arena_create(FIXTURE_DATA(fault) *self)
+{
+	struct multikernel_ioctl_arena_remove remove = {
+		.size = sizeof(remove), .name = "fault",
+	};
+
+	close(self->fd);
+	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_ARENA_REMOVE, &remove);
+}
+
+static int call_arena_open(FIXTURE_DATA(fault) *self)
+{
+	struct multikernel_ioctl_arena_open open = { .size = sizeof(open), .name = "fault" };
+	int err = mk_ioctl(self->device, MULTIKERNEL_IOCTL_ARENA_OPEN, &open);
+
+	self->fd = open.fd;
+	return err;
+}
+
+static int grant_or_revoke(FIXTURE_DATA(fault) *self, unsigned long command)
+{
+	struct multikernel_ioctl_arena_grant grant = {
+		.size = sizeof(grant), .name = "fault", .id = self->instance.id,
+	};
+
+	return mk_ioctl(self->device, command, &grant);
+}
+
+static int call_arena_grant(FIXTURE_DATA(fault) *self)
+{
+	return grant_or_revoke(self, MULTIKERNEL_IOCTL_ARENA_GRANT);
+}
+
+static int undo_arena_grant(FIXTURE_DATA(fault) *self)
+{
+	return grant_or_revoke(self, MULTIKERNEL_IOCTL_ARENA_REVOKE);
+}
+
+static int arena_resize(FIXTURE_DATA(fault) *self, __u64 bytes)
+{
+	struct multikernel_ioctl_arena_resize resize = {
+		.size = sizeof(resize), .name = "fault", .bytes = bytes,
+	};
+
+	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_ARENA_RESIZE, &resize);
+}
+
+static int call_arena_resize(FIXTURE_DATA(fault) *self)
+{
+	return arena_resize(self, 2 * UNIT);
+}
+
+static int undo_arena_resize(FIXTURE_DATA(fault) *self)
+{
+	return arena_resize(self, UNIT);
+}
+
+static int call_list_arenas(FIXTURE_DATA(fault) *self)
+{
+	struct multikernel_ioctl_list list = {
+		.size = sizeof(list), .nr = 1, .items = (uintptr_t)self->page,
+	};
+
+	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_LIST_ARENAS, &list);
+}
+
 static int call_ledger_file(FIXTURE_DATA(fault) *self)
 {
 	int fd = open(DEBUGFS "multikernel/ledger", O_RDONLY), err = 0;
@@ -329,6 +406,31 @@ TEST_F_TIMEOUT(fault, host_calls, 300)
 	ASSERT_EQ(0, destroy_it(self));
 	inject(_metadata, self, &any);
 	ASSERT_EQ(0, call_shrink(self));
+}
+
+TEST_F_TIMEOUT(fault, arena_calls, 300)
+{
+	static const struct verb create = {
+		.name = "arena_create", .call = call_arena_create, .undo = undo_arena_create,
+	};
+	static const struct verb verbs[] = {
+		{ .name = "arena_open", .call = call_arena_open, .undo = undo_fd },
+		{ .name = "arena_grant", .call = call_arena_grant, .undo = undo_arena_grant },
+		{ .name = "arena_resize", .call = call_arena_resize, .undo = undo_arena_resize },
+		{ .name = "list_arenas", .call = call_list_arenas },
+	};
+	int i;
+
+	ASSERT_EQ(0, create_on(self, 1));
+	inject(_metadata, self, &create);
+	ASSERT_EQ(0, call_arena_create(self));
+	close(self->fd);
+	for (i = 0; i < ARRAY_SIZE(verbs); i++)
+		inject(_metadata, self, &verbs[i]);
+	/* It is not open any more. */
+	self->fd = -1;
+	ASSERT_EQ(0, undo_arena_create(self));
+	ASSERT_EQ(0, destroy_it(self));
 }
 
 static int call_shrink_middle(FIXTURE_DATA(fault) *self)
