@@ -29,7 +29,6 @@ use crate::{
         Name, //
     },
     ledger::{
-        ArenaId,
         InstanceId,
         Region,
         Request, //
@@ -94,12 +93,13 @@ impl Drop for ArenaFile {
     }
 }
 
-/// Creates an arena, and has `publish` tell of it, whose result is returned.
+/// Creates an arena, and has `publish` tell of it, whose result is returned. Until that is done
+/// nobody else gets to use it, so that it can be undone: the file that was made is closed later.
 ///
 /// # Errors
 ///
 /// `EEXIST`; `EBUSY` while the host goes down; those of [`crate::ledger::MemoryLedger::take`] and of
-/// `publish`, without an arena then, unless somebody else has opened it already.
+/// `publish`; there is no arena then.
 pub(crate) fn create<T>(
     subsystem: &Subsystem,
     name: Name,
@@ -117,20 +117,28 @@ pub(crate) fn create<T>(
         return Err(EBUSY);
     }
     let memory = &mut registry.memory;
-    let id = registry
+    let place = registry
         .arenas
-        .create(name, |id| memory.take(request, id))?
-        .id;
+        .create(name, |id| memory.take(request, id))?;
     // It is there, and nobody else knows of it.
-    let place = registry.arenas.open(&name)?;
+    let (id, region) = registry.arenas.take_out(&name, |_| false)?;
     drop(guard);
-    let file = ArenaFile {
+    let published = publish(ArenaFile {
         place,
         writable: true,
-    };
-    publish(file).inspect_err(|_| {
-        let _ = remove_if(subsystem, &name, |found| found == id);
-    })
+    });
+    let mut guard = subsystem.lock();
+    let registry: &mut Registry = &mut guard;
+    if published.is_ok() {
+        registry.arenas.put_back(id, region);
+        // That of the file. It is there, with its region.
+        registry.arenas.open(&name)?;
+    } else {
+        // Nobody has seen the file, so that its memory is as it was.
+        registry.arenas.strike(id);
+        give_back(registry, region);
+    }
+    published
 }
 
 /// Removes an arena.
@@ -139,20 +147,12 @@ pub(crate) fn create<T>(
 ///
 /// `ENOENT`; `EBUSY` if it is open, granted to an instance that runs, or being resized or removed.
 pub(crate) fn remove(subsystem: &Subsystem, name: &Name) -> Result {
-    remove_if(subsystem, name, |_| true)
-}
-
-fn remove_if(subsystem: &Subsystem, name: &Name, is: impl FnOnce(ArenaId) -> bool) -> Result {
     let mut guard = subsystem.lock();
     let registry: &mut Registry = &mut guard;
     let instances = &registry.instances;
     let (id, region) = registry
         .arenas
         .take_out(name, |handle| may_run(instances, handle))?;
-    if !is(id) {
-        registry.arenas.put_back(id, region);
-        return Err(ENOENT);
-    }
     drop(guard);
     // Until this is done the name is taken, so that who removes it finds the memory in the pool.
     zero(&region);

@@ -395,7 +395,6 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.base, UNIT);
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.bytes, 0);
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.bytes, UNIT + PAGE);
-	EXPECT_REFUSED(ARENA_CREATE, arena_create.bytes, -UNIT);
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.nid, -2);
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.name[0], 0);
 	EXPECT_REFUSED(ARENA_OPEN, arena_open.flags, 2);
@@ -605,6 +604,7 @@ TEST_F(form, arenas)
 
 	EXPECT_EQ(-EEXIST, arena_create(device, "arena", UNIT));
 	EXPECT_EQ(-ENOSPC, arena_create(device, "large", 2 * POOL));
+	EXPECT_EQ(-ENOSPC, arena_create(device, "large", -UNIT));
 	EXPECT_EQ(-ENOENT, arena_remove(device, "nothing"));
 	EXPECT_EQ(-ENOENT, arena_resize(device, "nothing", UNIT));
 	EXPECT_EQ(-ENOSPC, arena_resize(device, "arena", 2 * POOL));

@@ -12,7 +12,7 @@
 
 # shellcheck source=tools/testing/selftests/multikernel/ktap.sh
 . ./ktap.sh
-plan 51
+plan 52
 
 rounds=10
 mark=0
@@ -46,6 +46,8 @@ told() {
 	echo "$2; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
 	mkctl logs "$1" --until "mark $mark: " --timeout 120 | tr -d '\r' >"$work/told"
 	tail -n 15 "$work/told"
+	# The last line is a prompt.
+	echo
 	grep -q "^mark $mark: 0\$" "$work/told"
 }
 
@@ -119,6 +121,7 @@ check "what cannot be done with it" ./arena_test refused state
 check "nor with one that is only to be read" ./arena_test refused state ro
 check "the host stores" ./arena_test fill state 1
 check "and finds it again" ./arena_test verify state 1
+check "which is not what stamps are" not ./arena_test frontier state
 
 check "a spawn" run one 1-2
 [ "$failed" = 0 ] || finish
@@ -171,7 +174,9 @@ check "and what was in the other arena" ./arena_test verify state 9
 
 check "an arena is made shorter" mkctl arena resize state 8M
 check "and longer again: what was taken away is zero" sh -c '
-	mkctl arena resize state 24M &&
+	mkctl arena resize state 16M &&
+		[ "$(mkctl arena read state --offset 8M | tr -d "\\0" | wc -c)" = 0 ] &&
+		mkctl arena resize state 24M &&
 		[ "$(mkctl arena read state --offset 8M | tr -d "\\0" | wc -c)" = 0 ] &&
 		[ "$(mkctl arena read state --length 8M | tr -d "\\0" | wc -c)" -gt 7000000 ]'
 check "a grant is taken back" mkctl arena revoke stamps one
