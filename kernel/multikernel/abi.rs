@@ -481,8 +481,8 @@ pub const PORT_EPHEMERAL: u32 = 1 << 31;
 pub const LINKS_READY: u32 = 1;
 /// `LinksMessage::operation`, from the host: there is a link to another spawn.
 pub const LINKS_OFFER: u32 = 2;
-/// `LinksMessage::operation`, from the host: a link ends. The answer has four bytes: 1 if the memory
-/// is still mapped, which ends with a [`LINKS_RELEASED`], 0 if not.
+/// `LinksMessage::operation`, from the host: a link ends. The answer has four bytes: 1 if the
+/// memory is still mapped, which ends with a [`LINKS_RELEASED`], 0 if not.
 pub const LINKS_WITHDRAW: u32 = 3;
 /// `LinksMessage::operation`, from a spawn: a link that has ended is not mapped any more.
 pub const LINKS_RELEASED: u32 = 4;

@@ -264,8 +264,8 @@ impl<T: AnonFile> Operations<T> {
         }
     }
 
-    /// The page frame of an address in a mapping, where `pages` from it on are all in the mapping and
-    /// in the file; of several pages, the address is that of the first, and both are aligned to
+    /// The page frame of an address in a mapping, where `pages` from it on are all in the mapping
+    /// and in the file; of several pages, the address is that of the first, and both are aligned to
     /// their size.
     ///
     /// # Safety

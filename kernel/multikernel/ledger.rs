@@ -359,8 +359,9 @@ impl MemoryLedger {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` unless that is free, on the same node and set aside in the same way; `EINVAL` for an
-    /// impossible size or a region that is not of this ledger; `ENOMEM`. Nothing has changed then.
+    /// `ENOSPC` unless that is free, on the same node and set aside in the same way; `EINVAL` for
+    /// an impossible size or a region that is not of this ledger; `ENOMEM`. Nothing has changed
+    /// then.
     pub fn extend(&mut self, region: &mut Region, more: u64) -> Result {
         self.check(region.end(), more)?;
         let at = self.find(region).ok_or(EINVAL)?;

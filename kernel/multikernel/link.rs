@@ -2,10 +2,10 @@
 
 //! Links: how two kernels talk.
 //!
-//! A link joins two kernels, the host and a spawn or two spawns. It is a region of memory in which each side has
-//! lanes, rings of 64-byte slots from one of its CPUs to one of the other's, and a doorbell, one
-//! interrupt vector. Documentation/multikernel/messaging.rst has the wire format and what may be
-//! relied on.
+//! A link joins two kernels, the host and a spawn or two spawns. It is a region of memory in which
+//! each side has lanes, rings of 64-byte slots from one of its CPUs to one of the other's, and a
+//! doorbell, one interrupt vector. Documentation/multikernel/messaging.rst has the wire format and
+//! what may be relied on.
 //!
 //! From the bottom up; [`layout`] to [`wake`], [`offer`] and [`grant`] are without `unsafe` and
 //! tested on the build machine:

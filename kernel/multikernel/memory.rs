@@ -346,8 +346,8 @@ impl Drop for SharedPages {
 
 /// Memory of the host that this kernel, a spawn, was granted, mapped write-back.
 ///
-/// The mapping also settles with which memory type processes get it: that of what is not RAM of this
-/// kernel is looked up among what is mapped (`pfnmap_setup_cachemode()` in
+/// The mapping also settles with which memory type processes get it: that of what is not RAM of
+/// this kernel is looked up among what is mapped (`pfnmap_setup_cachemode()` in
 /// arch/x86/mm/pat/memtype.c), and would else be uncached.
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 pub(crate) struct ForeignMemory {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What debugfs shows: `/sys/kernel/debug/multikernel/{ledger,instances,links,vsock}`, read-only text.
+//! What debugfs shows: `/sys/kernel/debug/multikernel/{ledger,instances,links,vsock}`, read-only
+//! text.
 //!
 //! Takes the registry's mutex, or an inbox's lock, for the time of one read. Nothing depends on the
 //! format.

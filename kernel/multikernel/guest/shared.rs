@@ -279,14 +279,13 @@ impl Drop for Leased {
 ///
 /// `EPROTO` if its header is refused, with a message.
 fn region(mapped: &Mapped, lease: Option<Arc<dyn Lease>>) -> Result<Region> {
+    let (base, phys, size) = (mapped.base.cast(), mapped.phys, mapped.size);
     // SAFETY: By the invariants of `Mapped`, which a lease keeps; without one the caller does not
     // drop it once this has succeeded.
-    unsafe { Region::of_other(mapped.base.cast(), mapped.phys, mapped.size, lease) }.map_err(|why| {
-        pr_err!("no link at {:#x}: {}\n", mapped.phys, format_args!("{why}"));
-        if matches!(why, layout::Unusable::Version(_)) {
-            if let Some(area) = area() {
-                area.set_refused(REFUSED_LINK);
-            }
+    unsafe { Region::of_other(base, phys, size, lease) }.map_err(|why| {
+        pr_err!("no link at {:#x}: {}\n", phys, format_args!("{why}"));
+        if let (layout::Unusable::Version(_), Some(area)) = (why, area()) {
+            area.set_refused(REFUSED_LINK);
         }
         EPROTO
     })

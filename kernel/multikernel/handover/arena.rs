@@ -3,8 +3,8 @@
 //! Making, granting, resizing and removing arenas, and their files on the host.
 //!
 //! What is in the pool is zeroed, so a new arena is; what leaves one is zeroed before it is the
-//! pool's. Which arenas there are is guarded by the registry's mutex, which is not held while memory
-//! is zeroed or copied: meanwhile the arena's [`Region`] is out, and nobody gets to use it.
+//! pool's. Which arenas there are is guarded by the registry's mutex, which is not held while
+//! memory is zeroed or copied: meanwhile the arena's [`Region`] is out, and nobody gets to use it.
 
 use core::cmp::Ordering;
 
@@ -98,8 +98,8 @@ impl Drop for ArenaFile {
 ///
 /// # Errors
 ///
-/// `EEXIST`; `EBUSY` while the host goes down; those of [`crate::ledger::MemoryLedger::take`] and of
-/// `publish`; there is no arena then.
+/// `EEXIST`; `EBUSY` while the host goes down; those of [`crate::ledger::MemoryLedger::take`] and
+/// of `publish`; there is no arena then.
 pub(crate) fn create<T>(
     subsystem: &Subsystem,
     name: Name,

@@ -4,8 +4,8 @@
 //!
 //! A request comes in a softirq, with an inbox locked, and what answers it is behind the registry's
 //! mutex: so it is put down, and a work item answers. The list of what was put down has a spinlock
-//! with interrupts off, which nests inside an inbox's, and room for a fixed number, of each link for
-//! a few: a spawn that asks too much does not keep others from being answered.
+//! with interrupts off, which nests inside an inbox's, and room for a fixed number, of each link
+//! for a few: a spawn that asks too much does not keep others from being answered.
 
 use kernel::{
     bindings,

@@ -2,8 +2,9 @@
 
 //! What a spawn and its host say to each other about arenas, byte by byte.
 //!
-//! The layouts are [`ArenaRequest`] and [`ArenaAnswer`]. What comes from the other kernel is checked
-//! here before anybody uses it. The file uses `core` alone, has no `unsafe` and needs no lock.
+//! The layouts are [`ArenaRequest`] and [`ArenaAnswer`]. What comes from the other kernel is
+//! checked here before anybody uses it. The file uses `core` alone, has no `unsafe` and needs no
+//! lock.
 
 #![allow(unreachable_pub)]
 

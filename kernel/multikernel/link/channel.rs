@@ -115,8 +115,8 @@ impl Ports {
     }
 }
 
-/// Called when there may be a message or credit, or the other side has opened or closed the port; in
-/// a softirq, with the list of ports locked.
+/// Called when there may be a message or credit, or the other side has opened or closed the port;
+/// in a softirq, with the list of ports locked.
 pub(crate) type Told = fn(&Arc<Link>);
 
 /// A port that somebody has open.
@@ -183,7 +183,8 @@ impl Channel {
         Self::open_as(link, number, None)
     }
 
-    /// Opens a port of this kernel, whose other side need not be there yet. `told` is called when something has changed.
+    /// Opens a port of this kernel, whose other side need not be there yet. `told` is called when
+    /// something has changed.
     ///
     /// # Errors
     ///

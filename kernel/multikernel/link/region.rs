@@ -111,7 +111,8 @@ impl Region {
     /// # Safety
     ///
     /// `base` is page-aligned, and `size` bytes from there can be read and written for as long as
-    /// the lease lives, or for ever if there is none; they are those at the physical address `phys`.
+    /// the lease lives, or for ever if there is none; they are those at the physical address
+    /// `phys`.
     #[cfg(CONFIG_MULTIKERNEL_GUEST)]
     pub(crate) unsafe fn of_other(
         base: *mut u8,

@@ -217,7 +217,7 @@ mod tests {
         memory::SharedPages,
     };
 
-    // The example of Documentation/multikernel/messaging.rst.
+    // The example in the documentation.
     /// Adds two numbers.
     #[repr(C)]
     #[derive(Clone, Copy)]

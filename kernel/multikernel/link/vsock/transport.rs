@@ -151,7 +151,9 @@ impl Queue {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: Initializes what it is given, which does not move afterwards.
-            head <- Opaque::ffi_init(|head| unsafe { bindings::multikernel_vsock_queue_init(head) }),
+            head <- Opaque::ffi_init(|head| unsafe {
+                bindings::multikernel_vsock_queue_init(head)
+            }),
         })
     }
 

@@ -27,8 +27,9 @@
 //! | [`spec`] | sizes, CPU lists and memory requests as people write them |
 //! | [`abi`] | the layouts that two kernels share, from the kernel's own source |
 //!
-//! Only [`device`] and [`port`] make system calls about instances; `image`, `layout`, `acpi`, `bootparams`,
-//! `cmdline`, `boot`, `shared`, `restart`, `pool` and `spec` do no input or output at all.
+//! Only [`device`] and [`port`] make system calls about instances; `image`, `layout`, `acpi`,
+//! `bootparams`, `cmdline`, `boot`, `shared`, `restart`, `pool` and `spec` do no input or output at
+//! all.
 
 #[path = "../../../../kernel/multikernel/abi.rs"]
 pub mod abi;

@@ -69,7 +69,8 @@ listed_as() {
 
 passes_on() {
 	echo "from the host" | mkctl arena write state --offset 4096 &&
-		told one '[ "$(/mkctl arena read state --offset 4096 --length 13)" = "from the host" ]' &&
+		told one '[ "$(/mkctl arena read state --offset 4096 --length 13)" = \
+			"from the host" ]' &&
 		told one 'echo "from the spawn" | /mkctl arena write state --offset 8k' &&
 		mkctl arena read state --offset 8k --length 14 | grep -q '^from the spawn$'
 }
@@ -85,7 +86,7 @@ between_two() {
 # The arena is all zero, a spawn stamps it, and its kernel panics.
 panic_round() {
 	head -c 4194304 /dev/zero | mkctl arena write stamps &&
-		told one 'mkdir -p /d && mount -t debugfs debugfs /d' &&
+		told one 'mkdir -p /d && mount -t debugfs none /d' &&
 		echo '/arena_test stamp stamps' '&' |
 		mkctl console one --linger 100 >/dev/null 2>&1 &&
 		wait_for 60 begun || return 1

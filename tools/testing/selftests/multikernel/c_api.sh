@@ -89,7 +89,8 @@ reload_on_host() {
 	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
 		rmmod multikernel_test && insmod "$module" delay_us=200 && usleep 30000 || return 1
 	done
-	told modular 60 'kill -TERM $caller; wait $caller; status=$?; cat /tmp/calls; [ $status = 0 ]'
+	told modular 60 'kill -TERM $caller; wait $caller; status=$?; cat /tmp/calls;
+		[ $status = 0 ]'
 }
 
 no_splat() {

@@ -82,7 +82,8 @@ no_splat() {
 
 # scribble AREA SEED: from both of its CPUs.
 scribble() {
-	told hostile 200 "taskset 1 sh -c 'echo $1 $2 $rounds >/sys/kernel/debug/multikernel/scribble' &
+	told hostile 200 "taskset 1 sh -c \
+		'echo $1 $2 $rounds >/sys/kernel/debug/multikernel/scribble' &
 		taskset 2 sh -c 'echo $1 1$2 $rounds >/sys/kernel/debug/multikernel/scribble' &&
 		wait \$!"
 }

@@ -177,7 +177,8 @@ check "it is shown as down" standing a b down
 load a >/dev/null && load b >/dev/null
 check "one of them comes up" up a
 check "one alone has no link" standing a b down
-check "nor does it know of the other" told a 60 "mkctl ping b --count 1 2>&1 | grep 'no such instance'"
+check "nor does it know of the other" \
+	told a 60 "mkctl ping b --count 1 2>&1 | grep 'no such instance'"
 check "the other one comes up" up b
 check "there is a link" linked a b
 check "JSON shows it" sh -c 'mkctl ps --json | grep -q "\"state\": \"up\""'

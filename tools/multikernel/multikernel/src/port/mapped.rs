@@ -212,8 +212,8 @@ impl MappedPort {
         Ok(())
     }
 
-    /// Sets how long [`Self::recv`] and [`Self::send`] poll before they sleep in the kernel: none at
-    /// all for [`Duration::ZERO`], for ever for [`Duration::MAX`].
+    /// Sets how long [`Self::recv`] and [`Self::send`] poll before they sleep in the kernel: none
+    /// at all for [`Duration::ZERO`], for ever for [`Duration::MAX`].
     pub fn set_polling(&mut self, polling: Duration) {
         self.polling = polling;
     }
@@ -321,8 +321,8 @@ impl MappedPort {
         Ok(())
     }
 
-    /// Receives a message, if there is one: how many bytes it has. What is longer than the buffer is
-    /// cut off.
+    /// Receives a message, if there is one: how many bytes it has. What is longer than the buffer
+    /// is cut off.
     ///
     /// # Errors
     ///

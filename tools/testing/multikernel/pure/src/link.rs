@@ -14,7 +14,7 @@ pub mod lane;
 pub mod layout;
 #[path = "../../../../../kernel/multikernel/link/offer.rs"]
 pub mod offer;
-#[path = "../../../../../kernel/multikernel/link/wake.rs"]
-pub mod wake;
 #[path = "../../../../../kernel/multikernel/link/vsock/packet.rs"]
 pub mod vsock_packet;
+#[path = "../../../../../kernel/multikernel/link/wake.rs"]
+pub mod wake;

@@ -123,9 +123,9 @@ pub fn serve(channel: &mut dyn Channel, job: Job) -> io::Result<()> {
     Ok(())
 }
 
-/// Round trips, at the near end: there and back, and one way, in nanoseconds. One way is the mean of
-/// there and back; messages too short for the times have none. A quarter as many come before, and
-/// do not count; `job` is with the far end.
+/// Round trips, at the near end: there and back, and one way, in nanoseconds. One way is the mean
+/// of there and back; messages too short for the times have none. A quarter as many come before,
+/// and do not count; `job` is with the far end.
 pub fn trips(channel: &mut dyn Channel, job: Job, ticks_per_ns: f64) -> io::Result<Vec<Figure>> {
     let mut message = vec![0; job.bytes];
     // A counter of an eventfd must not be 0.

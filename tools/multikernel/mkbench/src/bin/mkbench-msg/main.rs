@@ -4,9 +4,9 @@
 //! kernel have to talk to each other.
 //!
 //! It starts a spawn of its own, whose first process is this same program: that one serves what the
-//! host asks of it (`serve.rs`). Every contestant runs once in each round, so that whatever else the
-//! machine does hits all of them; the first round is for warming up. One that this kernel does not
-//! have is left out, with a line that says so. The rows are printed as JSON, in the form that
+//! host asks of it (`serve.rs`). Every contestant runs once in each round, so that whatever else
+//! the machine does hits all of them; the first round is for warming up. One that this kernel does
+//! not have is left out, with a line that says so. The rows are printed as JSON, in the form that
 //! scripts/multikernel/bench keeps them.
 
 use std::path::PathBuf;

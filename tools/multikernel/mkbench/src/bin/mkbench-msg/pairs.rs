@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several pairs of CPUs at once, each one of the host and one of the spawn, and what doorbells they
-//! need.
+//! Several pairs of CPUs at once, each one of the host and one of the spawn, and what doorbells
+//! they need.
 //!
-//! A pair is a thread on a CPU of the host, which calls the echo port on the spawn's CPU of the same
-//! number; there the kernel itself answers. Pairs share no lane and no bell: with as many processors
-//! as CPUs, two of them take no longer than one.
+//! A pair is a thread on a CPU of the host, which calls the echo port on the spawn's CPU of the
+//! same number; there the kernel itself answers. Pairs share no lane and no bell: with as many
+//! processors as CPUs, two of them take no longer than one.
 
 use std::io;
 use std::sync::Barrier;
