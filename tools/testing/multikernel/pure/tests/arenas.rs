@@ -232,7 +232,7 @@ impl All {
                     size,
                     ..Request::default()
                 };
-                let id = InstanceId::new(holder).unwrap();
+                let id = InstanceId::new(u32::from(InstanceId::MIN) + holder).unwrap();
                 if let Ok(region) = self.ledger.take(&request, id) {
                     self.lent.push(region);
                 }

@@ -24,7 +24,7 @@ enum Step {
 }
 
 fn id() -> impl Strategy<Value = InstanceId> {
-    (1..=3u32).prop_map(|id| InstanceId::new(id).unwrap())
+    (3..=5u32).prop_map(|id| InstanceId::new(id).unwrap())
 }
 
 fn step() -> impl Strategy<Value = Step> {

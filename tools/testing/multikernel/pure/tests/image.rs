@@ -28,7 +28,7 @@ fn region(base: u64, size: u64) -> Region {
         size,
         ..Request::default()
     };
-    ledger.take(&request, InstanceId::new(1).unwrap()).unwrap()
+    ledger.take(&request, InstanceId::new(3).unwrap()).unwrap()
 }
 
 fn reference(segments: &[Segment], entry: u64, ranges: &[(u64, u64)]) -> Result<u64> {

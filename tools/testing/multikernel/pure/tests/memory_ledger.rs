@@ -294,7 +294,7 @@ fn step() -> impl Strategy<Value = Step> {
         // Not from 0: the largest size would then be a possible one, and the model has every page.
         4 => (base(), size(), 0..2i32, prop::bool::weighted(0.2))
             .prop_map(|(base, size, nid, boot)| Step::Insert(base.max(PAGE), size, nid, boot)),
-        4 => (request(), 1..=3u32).prop_map(|(request, id)| Step::Take(request, id)),
+        4 => (request(), 3..=5u32).prop_map(|(request, id)| Step::Take(request, id)),
         3 => any::<prop::sample::Index>().prop_map(Step::GiveBack),
         1 => (0..PAGES, 1..4u64).prop_map(|(page, pages)| Step::GiveBackForeign(page, pages)),
         2 => request().prop_map(Step::Withdraw),
@@ -311,7 +311,7 @@ fn foreign(page: u64, pages: u64) -> Region {
         size,
         ..Request::default()
     };
-    other.take(&request, InstanceId::new(1).unwrap()).unwrap()
+    other.take(&request, InstanceId::new(3).unwrap()).unwrap()
 }
 
 fn check_invariants(ledger: &MemoryLedger) {
