@@ -137,6 +137,10 @@ mod enabled {
     }
 
     /// What a CPU is to do: to be there.
+    ///
+    /// # Safety
+    ///
+    /// It can be called in any context.
     unsafe extern "C" fn nothing(_: *mut c_void) {}
 
     /// Has another CPU of this kernel call a function that does nothing, and waits for it.

@@ -287,7 +287,7 @@ impl<T: AnonFile> Operations<T> {
         // SAFETY: The mapping has a reference to the file.
         let base = unsafe { Self::data(area.vm_file) }.mapping(offset, bytes as u64);
         let frame = (base.ok()? / PAGE_SIZE) as usize;
-        let aligned = (frame | address / PAGE_SIZE as usize) & (pages - 1) == 0;
+        let aligned = (frame | (address / PAGE_SIZE as usize)) & (pages - 1) == 0;
         aligned.then_some(frame)
     }
 

@@ -364,10 +364,16 @@ impl<C: Carrier> Transport<C> {
         }
     }
 
+    /// # Safety
+    ///
+    /// It can be called at any time.
     unsafe extern "C" fn get_local_cid() -> u32 {
         C::local()
     }
 
+    /// # Safety
+    ///
+    /// It can be called at any time, with any pointer.
     unsafe extern "C" fn has_remote_cid(_: *mut bindings::vsock_sock, cid: u32) -> bool {
         C::reaches(cid)
     }
