@@ -207,6 +207,7 @@ fn reserve(
         ranges,
         shared: body.shared,
         link: None,
+        unparked: None,
         events: 0,
         pulse: body.pulse,
         image: None,

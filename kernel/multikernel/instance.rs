@@ -25,7 +25,10 @@ use crate::{
     cpu::Held,
     image::Room,
     ledger::{InstanceId, Region},
-    link::outbox::Link,
+    link::{
+        outbox::Link,
+        region, //
+    },
     memory::SharedPages,
     pulse::Pulse,
     registry::Subsystem, //
@@ -222,6 +225,9 @@ pub(crate) struct Instance {
     pub(crate) shared: Arc<SharedPages>,
     /// Its link to the host, in this life.
     pub(crate) link: Option<Arc<Link>>,
+    /// The memory of a link that has ended while a CPU was not known to be parked, which may still
+    /// use it.
+    pub(crate) unparked: Option<Arc<region::Region>>,
     /// How many events there have been about it.
     pub(crate) events: u64,
     /// How its CPUs are watched while it runs.

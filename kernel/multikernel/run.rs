@@ -101,7 +101,7 @@ pub(crate) fn start(
     let result =
         unsafe { cpu::enter_spawn(&mut holdings.cpus, &holdings.tables, image.entry, argument) };
     if result.is_err() {
-        close_link(subsystem, handle);
+        close_link(subsystem, handle, false);
     }
     subsystem.put_back(handle, holdings, |instance| {
         if result.is_err() {
@@ -132,15 +132,26 @@ fn open_link(life: &mut Life) -> Result<Arc<Link>> {
     Ok(link)
 }
 
-/// Ends an instance's link, if it has one, before anybody can start it again.
-fn close_link(subsystem: &Subsystem, handle: Handle) {
+/// Ends an instance's link, if it has one, before anybody can start it again. Its memory is kept
+/// until all CPUs are known to be `parked`: one that has not confirmed may still use it.
+fn close_link(subsystem: &Subsystem, handle: Handle, parked: bool) {
     let mut registry = subsystem.lock();
-    let link = registry.find(handle).ok().and_then(|it| it.link.take());
+    let mut unused = None;
+    let link = registry.find(handle).ok().and_then(|it| {
+        let link = it.link.take();
+        if parked {
+            unused = it.unparked.take();
+        } else if let Some(link) = &link {
+            it.unparked = Some(link.region.clone());
+        }
+        link
+    });
     let mut instances = registry.instances.iter();
     if let Some(instance) = instances.find(|it| it.handle() == handle) {
         connect::gone(&registry, instance);
     }
     drop(registry);
+    drop(unused);
     if let Some(link) = link {
         peer::close(&link);
     }
@@ -246,7 +257,7 @@ pub(crate) fn stop_if(
         Ok(())
     })?;
     let result = cpu::park_all(&mut holdings.cpus);
-    close_link(subsystem, handle);
+    close_link(subsystem, handle, result.is_ok());
     subsystem.put_back(handle, holdings, |instance| match result {
         Ok(()) => {
             let state = match reason {
