@@ -63,8 +63,8 @@ rust_helper_multikernel_vsock_net_is_global(struct vsock_sock *vsk)
 /*
  * Called under vsock_table_lock, where the socket lock cannot be taken; the
  * other transports do without as well. Who has ended in order, or is about to,
- * is left alone. What has come can still be read, and then, as when writing,
- * there is the error.
+ * is left alone. What has come can still be read; then there is the error, and
+ * when that has been taken the end. Writing gives the error, and then EPIPE.
  */
 __rust_helper void rust_helper_multikernel_vsock_reset(struct vsock_sock *vsk)
 {
@@ -73,6 +73,7 @@ __rust_helper void rust_helper_multikernel_vsock_reset(struct vsock_sock *vsk)
 	if (vsk->close_work_scheduled || sock_flag(sk, SOCK_DONE))
 		return;
 	sock_set_flag(sk, SOCK_DONE);
+	WRITE_ONCE(vsk->peer_shutdown, SHUTDOWN_MASK);
 	sk->sk_err = ECONNRESET;
 	sk_error_report(sk);
 }

@@ -130,6 +130,8 @@ pub(crate) struct Channel {
     told: Option<Told>,
     /// Whether a process has taken the lanes over, once and for all. Written with both ends locked.
     pub(super) mapped: Atomic<bool>,
+    /// Closed, for good. Written with the reading end locked.
+    closed: Atomic<bool>,
     #[pin]
     pub(super) writer: SpinLockIrq<Option<Writer>>,
     #[pin]
@@ -203,6 +205,7 @@ impl Channel {
                 cpu,
                 told,
                 mapped: Atomic::new(false),
+                closed: Atomic::new(false),
                 writer <- new_spinlock_irq!(None, "multikernel::port_writer"),
                 reader <- new_spinlock_irq!(None, "multikernel::port_reader"),
                 changed <- new_poll_condvar!("multikernel::port_changed"),
@@ -263,7 +266,10 @@ impl Channel {
     pub(crate) fn close(&self) {
         let link = &self.link;
         let mut ports = link.ports.lock();
-        let mut reader = self.reader.lock().take();
+        let mut guard = self.reader.lock();
+        self.closed.store(true, Relaxed);
+        let mut reader = guard.take();
+        drop(guard);
         let mut writer = self.writer.lock().take();
         self.take_back(reader.as_mut(), writer.as_mut());
         if let Some(reader) = &mut reader {
@@ -295,7 +301,7 @@ impl Channel {
     /// Finds the other side's lane, if it has opened the port.
     pub(super) fn find_lane(&self, reader: &mut Option<Reader>) {
         let (region, peer) = (&self.link.region, self.link.peer());
-        if reader.is_some() {
+        if reader.is_some() || self.closed.load(Relaxed) {
             return;
         }
         let of_port =

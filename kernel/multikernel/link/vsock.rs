@@ -75,6 +75,9 @@ use transport::{
 
 /// Packets that wait for a spawn's credit, before the host takes nothing from it any more.
 const BACKLOG: usize = 1024;
+/// Packets that wait at most. Credit bounds those with a payload far below; this is for requests to
+/// connect, of which a process can make any number while the other kernel hangs.
+const QUEUE_MAX: usize = 64 * BACKLOG;
 /// Messages that are sent before the rest is left to the work item.
 const SEND_BUDGET: usize = 256;
 /// Messages that are taken before other work gets to run.
@@ -139,6 +142,8 @@ pub(crate) struct Peer {
     full: Atomic<bool>,
     /// The link has ended, or the other side has broken its lane.
     over: Atomic<bool>,
+    /// The other side has broken the lane in which this one sends.
+    broken: Atomic<bool>,
     pub(crate) counters: Counters,
     #[pin]
     send: Work<Peer>,
@@ -287,6 +292,9 @@ impl Carrier for Links {
         if !peer.channel.is_open_there() {
             return Err(EHOSTUNREACH);
         }
+        if peer.queue.length() >= QUEUE_MAX {
+            return Err(ENOBUFS);
+        }
         peer.queue.push(packet);
         match peer.sender.try_lock() {
             Some(mut sending) => peer.send(&mut sending),
@@ -325,9 +333,11 @@ fn try_open(link: &Arc<Link>) -> Result {
     let sockets = Sockets::get(local)?;
     sockets.register(role)?;
     let longest = link.shape().longest();
+    let channel = Channel::open_kernel(link, abi::PORT_VSOCK, changed)?;
+    let its_channel = channel.clone();
     let peer = Arc::pin_init(
         try_pin_init!(Peer {
-            channel: Channel::open_kernel(link, abi::PORT_VSOCK, changed)?,
+            channel: its_channel,
             link: link.clone(),
             cid,
             local,
@@ -348,12 +358,14 @@ fn try_open(link: &Arc<Link>) -> Result {
             ),
             full: Atomic::new(false),
             over: Atomic::new(false),
+            broken: Atomic::new(false),
             counters: Counters::new(),
             send <- new_work!("multikernel::vsock_send"),
             receive <- new_delayed_work!("multikernel::vsock_receive"),
         }? Error),
         GFP_KERNEL,
-    )?;
+    )
+    .inspect_err(|_| channel.close())?;
     sockets
         .add(peer.clone())
         .inspect_err(|_| peer.channel.close())?;
@@ -459,8 +471,15 @@ impl Peer {
                     self.counters.stalls.add(1, Relaxed);
                     return;
                 }
-                // The other side has ended, or has broken the lane, which who receives finds too.
-                Err(_) => sending.packet = None,
+                // The other side has ended, which who receives finds too, or has broken the lane,
+                // which he is told: here a socket may be locked.
+                Err(error) => {
+                    sending.packet = None;
+                    if error == EPROTO && !self.broken.load(Relaxed) {
+                        self.broken.store(true, Relaxed);
+                        self.receive_later(0);
+                    }
+                }
             }
         }
         self.send_later();
@@ -522,6 +541,9 @@ impl Peer {
                 // What was under way when the link ended may have made a connection.
                 TRANSPORT.reset_orphans();
                 return;
+            }
+            if self.broken.load(Relaxed) {
+                return self.fail();
             }
             if self.must_wait() {
                 return;
