@@ -217,6 +217,13 @@ pub(crate) fn set_up() -> Result {
     Ok(())
 }
 
+/// An answer waits for credit: has it tried again. In any context but an NMI.
+pub(super) fn answers_wait() {
+    if let Some(inbox) = inboxes().first() {
+        inbox.take_later(Left::Answers);
+    }
+}
+
 fn inboxes() -> &'static [Arc<CpuInbox>] {
     INBOXES.as_ref().map_or(&[], |inboxes| &inboxes.list)
 }

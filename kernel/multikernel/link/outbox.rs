@@ -28,6 +28,7 @@ use kernel::{
 use super::{
     call,
     channel::Ports,
+    inbox,
     lane::{
         SendError,
         Sender,
@@ -351,6 +352,8 @@ impl Link {
         let added = list.push_within_capacity(deferred);
         self.has_deferred.store(true, Relaxed);
         drop(list);
+        // Who answers from a work item has nobody else look again.
+        inbox::answers_wait();
         added.map_err(|_| ENOBUFS)
     }
 
