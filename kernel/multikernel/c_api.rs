@@ -40,9 +40,11 @@ use crate::{
     registry::Subsystem, //
 };
 
-/// `struct multikernel_message`.
+/// `struct multikernel_message`, by this name: `CONFIG_CFI` compares the names of types in what is
+/// called.
 #[repr(C)]
-struct Message {
+#[allow(non_camel_case_types)]
+struct multikernel_message {
     data: *const c_void,
     length: usize,
     answer: *mut c_void,
@@ -52,6 +54,8 @@ struct Message {
     port: u32,
     reserved: u32,
 }
+
+type Message = multikernel_message;
 
 // kernel/multikernel/exports.c asserts the same of the C structure.
 static_assert!(

@@ -74,7 +74,8 @@ use crate::{
     registry::{
         Registry,
         Subsystem, //
-    }, //
+    },
+    version, //
 };
 
 /// Milliseconds that a spawn has for an answer.
@@ -459,7 +460,7 @@ impl Pair {
                     // CAST: 0 or 1.
                     side: end.side as u32,
                     base: region.phys().ok_or(EINVAL)?,
-                    size: region.layout().size(),
+                    size: region.layout().size() + version::claim::appended(),
                     cpus: region.layout().side(end.side ^ 1).cpus,
                     ..offer::about(abi::LINKS_OFFER, end.peer.id, end.epoch)
                 };

@@ -242,6 +242,12 @@ pub(super) fn input() {
     if hvc.is_null() {
         return;
     }
+    if cfg!(CONFIG_PREEMPT_RT) {
+        // `hvc_poll()` takes a lock that sleeps there, and this may be an interrupt.
+        // SAFETY: `hvc_alloc()` has started khvcd.
+        unsafe { bindings::hvc_kick() };
+        return;
+    }
     // As `hvc_handle_interrupt()`: what cannot be done here is left to khvcd.
     // SAFETY: By the invariants of `HVC`; `hvc_alloc()` has started khvcd.
     unsafe {
