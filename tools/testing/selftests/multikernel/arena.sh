@@ -5,7 +5,7 @@
 # kept when any of them ends, whichever way, and that nobody gets to whom it was
 # not granted.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=1500
+# vm: CPUS=4 MEM=2100M TIMEOUT=1500
 #
 # Functions are called by check, and quoted commands are for other shells:
 # shellcheck disable=SC2016,SC2317

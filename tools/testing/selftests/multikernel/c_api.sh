@@ -4,7 +4,7 @@
 # Modules in C talk over a link: multikernel_test.ko, loaded on the host and in a
 # spawn, calls itself on the other side, and is unloaded while it is called.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=600
+# vm: CPUS=4 MEM=2110M TIMEOUT=600
 #
 # Functions are called by check, and quoted commands are for other shells:
 # shellcheck disable=SC2016,SC2317

@@ -5,7 +5,7 @@
 # few messages, gives a figure, and leaves nothing behind. How long they take is
 # of no matter here.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=300
+# vm: CPUS=4 MEM=2130M TIMEOUT=300
 #
 # Functions are called by check:
 # shellcheck disable=SC2317

@@ -5,7 +5,7 @@
 # and with read and write, who sleeps is rung, and what a process does to its
 # mapping hurts its own port alone. And mkctl send and recv.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=400
+# vm: CPUS=4 MEM=2120M TIMEOUT=400
 #
 # Functions are called by check:
 # shellcheck disable=SC2317

@@ -6,7 +6,7 @@
 # say so. One kernel passes for another: the spawn by a word on its command line,
 # the host by files in debugfs.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=900
+# vm: CPUS=4 MEM=2130M TIMEOUT=900
 #
 # Functions are called by check:
 # shellcheck disable=SC2317

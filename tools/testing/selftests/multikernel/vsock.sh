@@ -4,7 +4,7 @@
 # Sockets between programs on the host and in a spawn, AF_VSOCK: connections in
 # both directions and under load, and what is told when the other kernel ends.
 #
-# vm: CPUS=4 MEM=2G TIMEOUT=600
+# vm: CPUS=4 MEM=2130M TIMEOUT=600
 #
 # Functions are called by check:
 # shellcheck disable=SC2317
