@@ -4,7 +4,7 @@
 # A CPU whose APIC id does not fit into 8 bits: the first of the second socket,
 # where a socket has room for 129 cores.
 #
-# vm: MEM=1G X2APIC=1 TIMEOUT=300
+# vm: MEM=2G X2APIC=1 TIMEOUT=300
 # vm: SMP=3,sockets=2,cores=129,threads=1,maxcpus=258
 # vm: QEMU_EXTRA="-device max-x86_64-cpu,socket-id=1,die-id=0,core-id=0,thread-id=0"
 #
