@@ -470,6 +470,10 @@ pub const PORT_VSOCK: u32 = 3;
 pub const PORT_LINKS: u32 = 4;
 /// The port of a host to which a spawn's [`ArenaRequest`]s go.
 pub const PORT_ARENA: u32 = 16;
+/// The port of a host to which a spawn's [`SessionRequest`]s go; of a spawn, the port to which the
+/// host sends an empty message when something has become of a session that the spawn has to do
+/// with.
+pub const PORT_SESSION: u32 = 17;
 /// The first port of a kernel that is not this subsystem's own.
 pub const PORT_KERNEL: u32 = 0x100;
 /// The first port that user space may open by its number.

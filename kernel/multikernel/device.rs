@@ -114,7 +114,7 @@ impl MiscDevice for Device {
                 }
                 OPEN => crate::guest::siblings::open(argument),
                 handover::ioctl::OPEN => handover::guest::open(argument),
-                _ => Err(ENOTTY),
+                _ => handover::session_file::ioctl(command, argument),
             }
             .map(|()| 0);
         }

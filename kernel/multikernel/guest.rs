@@ -34,6 +34,7 @@ use kernel::{
 
 use crate::{
     abi,
+    handover,
     link::{
         call,
         inbox,
@@ -203,7 +204,8 @@ fn join_link() {
         .and_then(|()| call::set_up())
         .and_then(|()| shared::map_link(base, size))
         .and_then(|region| peer::join_host(region, facts.id, facts.epoch))
-        .and_then(|()| siblings::set_up());
+        .and_then(|()| siblings::set_up())
+        .and_then(|()| handover::guest::listen());
     match joined {
         Ok(()) => pr_info!("link to the host at {:#x}\n", base),
         Err(error) => pr_err!("no link to the host: {:?}\n", error),

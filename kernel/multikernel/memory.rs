@@ -24,16 +24,24 @@ use crate::ledger::Region;
 pub(crate) const PAGE_SIZE: u64 = 4096;
 
 /// Largest piece that is copied or zeroed before others get to run.
-const CHUNK: u64 = 1 << 20;
+pub(crate) const CHUNK: u64 = 1 << 20;
 
 /// How many pages that many bytes are; of an address, its page frame number.
 fn pages(bytes: u64) -> usize {
     (bytes / PAGE_SIZE) as usize
 }
 
-fn direct_map(phys: u64) -> *mut u8 {
+/// Where the direct map has a physical address.
+pub(crate) fn direct_map(phys: u64) -> *mut u8 {
     // SAFETY: Only computes an address; callers make sure that there is memory behind it.
     unsafe { bindings::multikernel_phys_to_virt(phys) }.cast()
+}
+
+/// Lets others run who wait for this CPU, in the middle of long work: in process context, with no
+/// lock held that forbids sleeping.
+pub(crate) fn let_others_run() {
+    // SAFETY: In process context, with no lock that forbids sleeping.
+    unsafe { bindings::multikernel_cond_resched() };
 }
 
 /// Fills memory with zeroes by 64-bit stores.
@@ -44,7 +52,7 @@ fn direct_map(phys: u64) -> *mut u8 {
 /// # Safety
 ///
 /// `size` bytes at `to` are valid for writes, and nobody has a reference to them.
-unsafe fn zero_bytes(to: *mut u8, size: usize) {
+pub(crate) unsafe fn zero_bytes(to: *mut u8, size: usize) {
     let head = to.align_offset(8).min(size);
     let words = (size - head) / 8;
     let tail = size - head - words * 8;
@@ -172,8 +180,7 @@ impl Region {
             // map and of which the host keeps nothing.
             unsafe { zero_bytes(to.add(done as usize), part as usize) };
             done += part;
-            // SAFETY: In process context, with no lock that forbids sleeping.
-            unsafe { bindings::multikernel_cond_resched() };
+            let_others_run();
         }
         Ok(())
     }
@@ -192,8 +199,7 @@ impl Region {
                 ptr::copy_nonoverlapping(from, to.add(done as usize), part as usize);
             }
             done += part;
-            // SAFETY: In process context, with no lock that forbids sleeping.
-            unsafe { bindings::multikernel_cond_resched() };
+            let_others_run();
         }
     }
 
@@ -216,8 +222,7 @@ impl Region {
             };
             reader.read_raw(out)?;
             done += part;
-            // SAFETY: In process context, with no lock that forbids sleeping.
-            unsafe { bindings::multikernel_cond_resched() };
+            let_others_run();
         }
         Ok(())
     }
@@ -344,62 +349,6 @@ impl Drop for SharedPages {
     }
 }
 
-/// Memory of the host that this kernel, a spawn, was granted, mapped write-back.
-///
-/// The mapping also settles with which memory type processes get it: that of what is not RAM of
-/// this kernel is looked up among what is mapped (`pfnmap_setup_cachemode()` in
-/// arch/x86/mm/pat/memtype.c), and would else be uncached.
-#[cfg(CONFIG_MULTIKERNEL_GUEST)]
-pub(crate) struct ForeignMemory {
-    base: u64,
-    size: u64,
-    mapped: *mut c_void,
-}
-
-// SAFETY: Only the mapping's address, which any context may unmap that may sleep.
-#[cfg(CONFIG_MULTIKERNEL_GUEST)]
-unsafe impl Send for ForeignMemory {}
-// SAFETY: As above; what is behind it is not accessed.
-#[cfg(CONFIG_MULTIKERNEL_GUEST)]
-unsafe impl Sync for ForeignMemory {}
-
-#[cfg(CONFIG_MULTIKERNEL_GUEST)]
-impl ForeignMemory {
-    /// Maps a range of whole pages whose end does not wrap.
-    ///
-    /// # Errors
-    ///
-    /// `EPROTO` if it overlaps what the memory map calls RAM of this kernel, `ENOMEM`.
-    pub(crate) fn new(base: u64, size: u64) -> Result<Self> {
-        let end = base.checked_add(size).ok_or(EPROTO)?;
-        // SAFETY: Looks at the memory map, which does not change after boot.
-        if unsafe { bindings::e820__mapped_any(base, end, bindings::e820_type_E820_TYPE_RAM) } {
-            return Err(EPROTO);
-        }
-        // SAFETY: In process context; the range is not RAM of this kernel.
-        let mapped =
-            unsafe { bindings::memremap(base, size as usize, bindings::MEMREMAP_WB as usize) };
-        if mapped.is_null() {
-            return Err(ENOMEM);
-        }
-        Ok(Self { base, size, mapped })
-    }
-
-    /// Its physical address, and its bytes.
-    pub(crate) fn range(&self) -> (u64, u64) {
-        (self.base, self.size)
-    }
-}
-
-#[cfg(CONFIG_MULTIKERNEL_GUEST)]
-impl Drop for ForeignMemory {
-    fn drop(&mut self) {
-        // SAFETY: What `new` has mapped, which nobody uses: it is unmapped when the last file is
-        // gone that is mapped anywhere.
-        unsafe { bindings::memunmap(self.mapped) };
-    }
-}
-
 /// Checks that `size` bytes at the user address `from` can be read, without keeping them.
 ///
 /// # Errors
@@ -463,8 +412,7 @@ pub(crate) fn zero_new(base: u64, size: u64) {
         // it is RAM in the direct map.
         unsafe { zero_bytes(direct_map(base + done), part as usize) };
         done += part;
-        // SAFETY: In process context, with no lock that forbids sleeping.
-        unsafe { bindings::multikernel_cond_resched() };
+        let_others_run();
     }
 }
 

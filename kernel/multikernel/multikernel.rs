@@ -54,6 +54,7 @@ mod event;
 mod event_log;
 mod fault;
 mod file;
+mod foreign;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 mod guest;
 mod handover;
@@ -67,6 +68,7 @@ mod memory;
 mod message;
 mod notifier;
 mod panic;
+mod plain_file;
 mod pool;
 mod port;
 mod pulse;
@@ -189,6 +191,7 @@ fn set_up() -> Result {
     link::call::set_up()?;
     link::sibling::set_up()?;
     handover::port::listen()?;
+    handover::set_up()?;
     pool::add_boot_memory(subsystem)?;
     hotplug::watch()?;
     hotplug::watch_for_messages()?;

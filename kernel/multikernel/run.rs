@@ -25,6 +25,7 @@ use crate::{
     connect,
     cpu,
     event,
+    handover::arbiter,
     instance::{Handle, Instance, Reason, State},
     link::{outbox::Link, peer},
     memory::SharedPages,
@@ -150,6 +151,7 @@ fn close_link(subsystem: &Subsystem, handle: Handle, parked: bool) {
     if let Some(instance) = instances.find(|it| it.handle() == handle) {
         connect::gone(&registry, instance);
     }
+    arbiter::ended(&mut registry, handle);
     drop(registry);
     drop(unused);
     if let Some(link) = link {

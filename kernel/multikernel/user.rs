@@ -68,6 +68,18 @@ unsafe impl Plain for uapi::multikernel_arena {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_arena_grant {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_session {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_session_entry {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_session_offer {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_session_step {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_session {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_session_entry {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_event {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_cpu {}

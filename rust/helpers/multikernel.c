@@ -4,6 +4,7 @@
 
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
+#include <linux/fs.h>
 #include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/prefetch.h>
@@ -40,6 +41,11 @@ __rust_helper bool rust_helper_multikernel_cpu_present(unsigned int cpu)
 __rust_helper unsigned int rust_helper_multikernel_num_online_cpus(void)
 {
 	return num_online_cpus();
+}
+
+__rust_helper loff_t rust_helper_multikernel_file_size(struct file *file)
+{
+	return i_size_read(file_inode(file));
 }
 
 /* As add_cpu() and remove_cpu(), but for CPUs that may have been ejected. */

@@ -66,12 +66,15 @@
  *    overlap or wrap, a malformed name, the same CPU twice.
  *  - EFAULT: a pointer of the caller is not accessible.
  *  - ENAMETOOLONG: a name that fills its field without a terminating zero.
- *  - EEXIST: an instance, or an arena, of this name exists.
- *  - ENOENT: there is no instance of this name or id, or no arena of this name;
- *    in a spawn kernel, no instance that it has a link to at the moment.
+ *  - EEXIST: an instance, an arena or a session of this name exists.
+ *  - ENOENT: there is no instance of this name or id, or no arena, session or
+ *    entry of this name; in a spawn kernel, no instance that it has a link to at the moment.
  *  - EACCES: the instance was not granted the arena, or only to be read; a
- *    mapping that is to be written to, of a file that is open only to be read.
- *  - ESTALE: the fd's instance has been destroyed.
+ *    session that is another's, or not offered to the caller; a mapping that is
+ *    to be written to, of a file that is open only to be read.
+ *  - ESTALE: the fd's instance has been destroyed; the fd's session has gone to
+ *    another; the offer of a session is over.
+ *  - EUCLEAN: what is in an arena is no session, or a damaged one.
  *  - ENODEV: a CPU number that this machine does not have.
  *  - ENETDOWN: a CPU that is offline and not lent.
  *  - EOPNOTSUPP: CPU 0 or the host's last CPU cannot be lent; a flag that this
@@ -79,7 +82,8 @@
  *  - EBUSY: a CPU or memory range that is lent already; an instance that is
  *    running, or on which another call is in progress; an arena that is open,
  *    or granted to an instance that is running, or on which another call is in
- *    progress; nothing new is begun while the host goes down; read(2) or
+ *    progress; a session that is open, or offered, or of which pages are open;
+ *    an arena that has a session in it; nothing new is begun while the host goes down; read(2) or
  *    write(2) of a port that is taken over to be mapped.
  *  - EADDRNOTAVAIL: memory that is not in the pool; a kexec segment or entry
  *    that is not inside the instance's memory.
@@ -97,8 +101,8 @@
  *  - EISCONN: the two instances have been connected already.
  *  - ENOLINK: the two instances have not been connected.
  *  - ENOTCONN: the other kernel does not take part in the link, or not yet.
- *  - EPROTONOSUPPORT: the other kernel has another version of the ABI; the
- *    logs of both say which.
+ *  - EPROTONOSUPPORT: the other kernel has another version of the ABI, or has
+ *    written a session by another; the logs of both, or of this one, say which.
  *  - EPIPE: the other kernel ended meanwhile.
  *  - EADDRINUSE: somebody has opened the port in this kernel.
  *  - ECONNREFUSED: nobody has the port in the other kernel.
@@ -155,6 +159,11 @@ enum {
 	MULTIKERNEL_CMD_LIST_ARENAS = 0x55,
 	MULTIKERNEL_CMD_ARENA_RESIZE = 0x56,
 	MULTIKERNEL_CMD_LIST_GRANTS = 0x57,
+	MULTIKERNEL_CMD_SESSION_CREATE = 0x58,
+	MULTIKERNEL_CMD_SESSION_OPEN = 0x59,
+	MULTIKERNEL_CMD_SESSION_ACCEPT = 0x5a,
+	MULTIKERNEL_CMD_SESSION_REMOVE = 0x5b,
+	MULTIKERNEL_CMD_LIST_SESSIONS = 0x5c,
 };
 
 /* ioctl commands on an instance fd */
@@ -176,6 +185,19 @@ enum {
 enum {
 	MULTIKERNEL_CMD_MAP_PORT = 0x4a,
 	MULTIKERNEL_CMD_RING_PORT = 0x4b,
+};
+
+/* ioctl commands on a session fd */
+enum {
+	MULTIKERNEL_CMD_SESSION_BASE = 0x60,
+	MULTIKERNEL_CMD_SESSION_PUT = MULTIKERNEL_CMD_SESSION_BASE,
+	MULTIKERNEL_CMD_SESSION_GET = 0x61,
+	MULTIKERNEL_CMD_SESSION_DELETE = 0x62,
+	MULTIKERNEL_CMD_SESSION_LIST_ENTRIES = 0x63,
+	MULTIKERNEL_CMD_SESSION_OFFER = 0x64,
+	MULTIKERNEL_CMD_SESSION_COMMIT = 0x65,
+	MULTIKERNEL_CMD_SESSION_ABORT = 0x66,
+	MULTIKERNEL_CMD_SESSION_WAIT = 0x67,
 };
 
 /* Owners of a CPU or of a memory range */
@@ -1018,5 +1040,225 @@ struct multikernel_arena_grant {
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_ARENAS)
 #define MULTIKERNEL_IOCTL_LIST_GRANTS \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_GRANTS)
+
+/**
+ * DOC: Sessions
+ *
+ * A session is what one kernel hands to another: entries, each a key and bytes,
+ * pages, or the contents of a memfd. It is in an arena, whose name it has, and
+ * has one owner: the host or an instance, in all of its lives. Only the owner
+ * gets at it. Its kernel offers it, and it becomes the other's when that has
+ * accepted and committed; until then whatever dies leaves it with the old owner.
+ * The words are those of &liveupdate.h where that has the same thing.
+ */
+
+/**
+ * struct multikernel_ioctl_session - ioctl(MULTIKERNEL_IOCTL_SESSION_CREATE, _OPEN,
+ *	_ACCEPT, _REMOVE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_session)
+ * @flags:	Input; 0; %MULTIKERNEL_SESSION_SEIZE with _OPEN on the host
+ * @name:	Input; the session's name, which is its arena's
+ * @ticket:	Output; the number of the offer that stands, 0 if none does
+ * @timeout_ms:	Input; how long _ACCEPT waits for an offer; 0 does not wait
+ * @fd:		Output; a new file descriptor (O_CLOEXEC) for the session; -1 from
+ *		_REMOVE
+ *
+ * On the host and in a spawn kernel. A session is open once in a kernel at a
+ * time: EBUSY.
+ *
+ * _CREATE makes a session without entries in an arena, and loses what was in it.
+ * An instance needs to be granted the arena, to be written to (EACCES). EEXIST:
+ * there is one. EBUSY: the arena is open on the host, or granted to another
+ * instance that is running. From then on it cannot be opened as an arena, nor
+ * resized or removed (EBUSY).
+ *
+ * _OPEN opens one that this kernel, or an earlier life of it, owns (EACCES). If
+ * it was offered it is still, see @ticket. With %MULTIKERNEL_SESSION_SEIZE the
+ * host first takes it from an instance that is not running (EBUSY).
+ *
+ * _ACCEPT opens one that is offered to this kernel, to be looked at; it is this
+ * kernel's with %MULTIKERNEL_IOCTL_SESSION_COMMIT. Whatever closes the file
+ * before leaves it with the owner. What is in the arena was written by another
+ * kernel, and is checked: EUCLEAN, and EPROTONOSUPPORT if this kernel does not
+ * know the version or an entry's kind; the log says why, the offer is called off.
+ * EACCES: there is a session, and it is not offered to this kernel. ENOENT: there
+ * is none. Both, after @timeout_ms, ETIMEDOUT.
+ *
+ * _REMOVE leaves the arena without a session. Only the owner can do that (EACCES),
+ * and not while it is offered or open (EBUSY).
+ */
+struct multikernel_ioctl_session {
+	__u32	size;
+	__u32	flags;
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 ticket;
+	__u32	timeout_ms;
+	__s32	fd;
+};
+
+#define MULTIKERNEL_IOCTL_SESSION_CREATE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_CREATE)
+#define MULTIKERNEL_IOCTL_SESSION_OPEN \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_OPEN)
+#define MULTIKERNEL_IOCTL_SESSION_ACCEPT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_ACCEPT)
+#define MULTIKERNEL_IOCTL_SESSION_REMOVE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_REMOVE)
+
+/* The host takes the session from its owner, which is not running. */
+#define MULTIKERNEL_SESSION_SEIZE	0x1
+
+/* How it stands with a session, or with an offer. */
+#define MULTIKERNEL_SESSION_OWNED	0 /* not offered to anybody */
+#define MULTIKERNEL_SESSION_OFFERED	1 /* offered, not accepted */
+#define MULTIKERNEL_SESSION_ACCEPTED	2 /* accepted, not committed */
+#define MULTIKERNEL_SESSION_COMMITTED	3 /* an offer: it is the other's now */
+#define MULTIKERNEL_SESSION_ABORTED	4 /* an offer: the owner has kept it */
+
+/**
+ * struct multikernel_session - One session in the list of
+ *	MULTIKERNEL_IOCTL_LIST_SESSIONS, which the host has
+ * @name:	its name
+ * @bytes:	how long its arena is
+ * @ticket:	the number of the offer that stands, 0 if none does
+ * @owner:	the instance that owns it, 0 is the host
+ * @to:		to which instance it is offered, 0 is the host, if it is
+ * @state:	%MULTIKERNEL_SESSION_OWNED, _OFFERED or _ACCEPTED
+ * @reserved:	0
+ */
+struct multikernel_session {
+	__u8	name[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 bytes;
+	__aligned_u64 ticket;
+	__u32	owner;
+	__u32	to;
+	__u32	state;
+	__u32	reserved;
+};
+
+/* Takes struct multikernel_ioctl_list. */
+#define MULTIKERNEL_IOCTL_LIST_SESSIONS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LIST_SESSIONS)
+
+/* Kinds of an entry */
+#define MULTIKERNEL_ENTRY_BYTES		1 /* bytes */
+#define MULTIKERNEL_ENTRY_PAGES		2 /* pages that processes map */
+#define MULTIKERNEL_ENTRY_MEMFD		3 /* the contents of a memfd, or of a file */
+
+/* The most entries of a session, and the most bytes of an entry that is bytes. */
+#define MULTIKERNEL_ENTRIES_MAX		511
+#define MULTIKERNEL_ENTRY_BYTES_MAX	0x100000
+
+/**
+ * struct multikernel_ioctl_session_entry - ioctl(MULTIKERNEL_IOCTL_SESSION_PUT, _GET,
+ *	_DELETE)
+ * @size:	Input; sizeof(struct multikernel_ioctl_session_entry)
+ * @kind:	Input of _PUT, else 0; Output; MULTIKERNEL_ENTRY_*
+ * @key:	Input; 1 to 63 bytes that are not zero, and zeroes to the end
+ * @address:	Input; user address of the bytes of %MULTIKERNEL_ENTRY_BYTES, or of
+ *		room for them; else 0
+ * @length:	Input; how many bytes there are, or fit, at @address, or how many
+ *		bytes of pages there are to be; Output; how many there are
+ * @fd:		Input with %MULTIKERNEL_ENTRY_MEMFD; a file to be read from its
+ *		beginning to its end (_PUT), or written from its beginning (_GET);
+ *		Output with %MULTIKERNEL_ENTRY_PAGES; a new file descriptor
+ *		(O_CLOEXEC) of @length bytes for mmap(2)
+ * @flags:	Input; 0
+ *
+ * _PUT and _DELETE need a session that is the caller's and not offered (EBUSY; when
+ * it has gone to another ESTALE); _GET also works on one that has been accepted,
+ * and its pages are read-only then. _PUT puts an entry in the place of one of the
+ * same key at once, whatever ends the kernel meanwhile; ENOSPC if there is no room
+ * for both. Pages are zero, and begin at a multiple of 2 MiB if they are as many.
+ * Neither _PUT nor _DELETE takes away pages while any are open (EBUSY).
+ */
+struct multikernel_ioctl_session_entry {
+	__u32	size;
+	__u32	kind;
+	__u8	key[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 address;
+	__aligned_u64 length;
+	__s32	fd;
+	__u32	flags;
+};
+
+#define MULTIKERNEL_IOCTL_SESSION_PUT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_PUT)
+#define MULTIKERNEL_IOCTL_SESSION_GET \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_GET)
+#define MULTIKERNEL_IOCTL_SESSION_DELETE \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_DELETE)
+
+/**
+ * struct multikernel_session_entry - One entry in the list of
+ *	MULTIKERNEL_IOCTL_SESSION_LIST_ENTRIES
+ * @key:	its key
+ * @length:	how many bytes it has
+ * @kind:	MULTIKERNEL_ENTRY_*
+ * @reserved:	0
+ */
+struct multikernel_session_entry {
+	__u8	key[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 length;
+	__u32	kind;
+	__u32	reserved;
+};
+
+/* Takes struct multikernel_ioctl_list. */
+#define MULTIKERNEL_IOCTL_SESSION_LIST_ENTRIES \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_LIST_ENTRIES)
+
+/**
+ * struct multikernel_ioctl_session_offer - ioctl(MULTIKERNEL_IOCTL_SESSION_OFFER)
+ * @size:	Input; sizeof(struct multikernel_ioctl_session_offer)
+ * @flags:	Input; 0
+ * @to:		Input; name of the instance; all zero is the host
+ * @ticket:	Output; the number of the offer
+ *
+ * From then on the session cannot be changed, and its entries not be got (EBUSY),
+ * until the offer has been called off. No pages of it may be open (EBUSY). EACCES:
+ * the session has another owner; ENOENT: there is no such instance; EINVAL: it is
+ * the owner; EBUSY: it is offered to another. To offer it to the same one again
+ * changes nothing.
+ */
+struct multikernel_ioctl_session_offer {
+	__u32	size;
+	__u32	flags;
+	__u8	to[MULTIKERNEL_NAME_LENGTH];
+	__aligned_u64 ticket;
+};
+
+#define MULTIKERNEL_IOCTL_SESSION_OFFER \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_OFFER)
+
+/**
+ * struct multikernel_ioctl_session_step - ioctl(MULTIKERNEL_IOCTL_SESSION_COMMIT,
+ *	_ABORT, _WAIT)
+ * @size:	Input; sizeof(struct multikernel_ioctl_session_step)
+ * @flags:	Input; 0
+ * @timeout_ms:	Input; how long _WAIT waits, else 0
+ * @state:	Output; MULTIKERNEL_SESSION_*
+ *
+ * _COMMIT makes a session that was accepted the caller's. ESTALE: the offer has
+ * been called off. _ABORT calls off an offer, by its owner or by who has accepted
+ * it. ESTALE: it has been committed. Both may be called again, and say the same:
+ * after EINTR, ETIMEDOUT or EPIPE they have to be, as the step may have been made.
+ *
+ * _WAIT is the owner's: it waits until the offer has been committed or called off,
+ * and says which in @state; EINVAL: nothing was offered by this file; ETIMEDOUT.
+ */
+struct multikernel_ioctl_session_step {
+	__u32	size;
+	__u32	flags;
+	__u32	timeout_ms;
+	__u32	state;
+};
+
+#define MULTIKERNEL_IOCTL_SESSION_COMMIT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_COMMIT)
+#define MULTIKERNEL_IOCTL_SESSION_ABORT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_ABORT)
+#define MULTIKERNEL_IOCTL_SESSION_WAIT \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_WAIT)
 
 #endif /* _UAPI_LINUX_MULTIKERNEL_H */

@@ -23,6 +23,7 @@ use crate::{
         self,
         AnonFile, //
     },
+    foreign::SharedBytes,
     instance::{
         Handle,
         Instance,
@@ -42,7 +43,7 @@ use crate::{
 };
 
 /// Whether an instance may be using what it was granted.
-fn may_run(instances: &[KBox<Instance>], handle: Handle) -> bool {
+pub(super) fn may_run(instances: &[KBox<Instance>], handle: Handle) -> bool {
     instances
         .iter()
         .any(|instance| instance.handle() == handle && instance.may_run())
@@ -51,6 +52,7 @@ fn may_run(instances: &[KBox<Instance>], handle: Handle) -> bool {
 /// An arena that is open on the host.
 pub(crate) struct ArenaFile {
     place: Place,
+    bytes: SharedBytes,
     writable: bool,
 }
 
@@ -59,10 +61,35 @@ impl ArenaFile {
     ///
     /// # Errors
     ///
-    /// `ENOENT`; `EBUSY` if it is being resized or removed.
+    /// `ENOENT`; `EBUSY` if it is being resized or removed, or a session is in it.
     pub(crate) fn open(subsystem: &Subsystem, name: &Name, writable: bool) -> Result<Self> {
         let place = subsystem.lock().arenas.open(name)?;
-        Ok(Self { place, writable })
+        Ok(Self::new(place, writable))
+    }
+
+    /// Opens an arena for the session that is in it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`; `EBUSY` if it is being resized or removed.
+    pub(super) fn open_for_session(subsystem: &Subsystem, name: &Name) -> Result<Self> {
+        let place = subsystem.lock().arenas.open_in_any_case(name)?;
+        Ok(Self::new(place, true))
+    }
+
+    /// A file that has been counted.
+    fn new(place: Place, writable: bool) -> Self {
+        Self {
+            // SAFETY: As long as it is counted the arena is not resized or removed.
+            bytes: unsafe { SharedBytes::of_arena(place.base, place.size) },
+            place,
+            writable,
+        }
+    }
+
+    /// What is in it.
+    pub(super) fn bytes(&self) -> &SharedBytes {
+        &self.bytes
     }
 
     /// Where it is.
@@ -123,10 +150,8 @@ pub(crate) fn create<T>(
     // It is there, and nobody else knows of it.
     let (id, region) = registry.arenas.take_out(&name, |_| false)?;
     drop(guard);
-    let published = publish(ArenaFile {
-        place,
-        writable: true,
-    });
+    // It is counted below; until then its region is out.
+    let published = publish(ArenaFile::new(place, true));
     let mut guard = subsystem.lock();
     let registry: &mut Registry = &mut guard;
     if published.is_ok() {
@@ -287,15 +312,25 @@ pub(crate) fn revoke(subsystem: &Subsystem, name: &Name, id: InstanceId) -> Resu
 /// `ESTALE` if it does not run any more; as [`super::arenas::Arenas::granted`].
 pub(crate) fn granted(subsystem: &Subsystem, link: &Arc<Link>, name: &Name) -> Result<Granted> {
     let registry = subsystem.lock();
-    let linked = |instance: &&KBox<Instance>| {
-        let own = instance.link.as_ref();
-        instance.may_run() && own.is_some_and(|own| Arc::ptr_eq(own, link))
-    };
-    let instance = registry.instances.iter().find(linked).ok_or(ESTALE)?;
+    let instance = at_link(&registry, link)?;
     let (grant, place) = registry.arenas.granted(name, instance.handle())?;
     Ok(Granted {
         base: place.base,
         size: place.size,
         writable: grant.writable,
     })
+}
+
+/// The instance whose spawn is at the other end of a link.
+///
+/// # Errors
+///
+/// `ESTALE` if it does not run any more.
+pub(super) fn at_link<'a>(registry: &'a Registry, link: &Arc<Link>) -> Result<&'a Instance> {
+    let linked = |instance: &&KBox<Instance>| {
+        let own = instance.link.as_ref();
+        instance.may_run() && own.is_some_and(|own| Arc::ptr_eq(own, link))
+    };
+    let instance = registry.instances.iter().find(linked);
+    instance.map(|instance| &**instance).ok_or(ESTALE)
 }

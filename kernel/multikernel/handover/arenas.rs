@@ -4,8 +4,9 @@
 //!
 //! An arena has a name and a [`Region`] that the ledger lists as its own. Instances are granted it;
 //! files of this kernel have it open. As long as a file has it open, or an instance that runs is
-//! granted it, its memory stays where it is. Nothing here sleeps, touches memory of an arena or
-//! takes a lock: the registry's mutex guards it.
+//! granted it, its memory stays where it is. One in which a session is belongs to the session's
+//! owner, see [`Ownership`], and nobody else opens it. Nothing here sleeps, touches memory of an
+//! arena or takes a lock: the registry's mutex guards it.
 //!
 //! The file is pure: it is compiled into the kernel and into the test workspace. `N` is what a name
 //! is, `H` what tells instances apart.
@@ -15,6 +16,10 @@
 
 use kernel::prelude::*;
 
+use super::ownership::{
+    Ownership,
+    Party, //
+};
 use crate::{
     ledger::{
         ArenaId,
@@ -37,7 +42,7 @@ pub struct Place {
 }
 
 /// An arena.
-pub struct Arena<N> {
+pub struct Arena<N, H> {
     /// Its name.
     pub name: N,
     place: Place,
@@ -45,9 +50,11 @@ pub struct Arena<N> {
     region: Option<Region>,
     /// Files of this kernel that have it open.
     files: usize,
+    /// Whose the session is that is in it, if one is.
+    session: Option<Ownership<H>>,
 }
 
-impl<N> Arena<N> {
+impl<N, H> Arena<N, H> {
     /// Where it is.
     pub fn place(&self) -> Place {
         self.place
@@ -56,6 +63,11 @@ impl<N> Arena<N> {
     /// How many files of this kernel have it open.
     pub fn files(&self) -> usize {
         self.files
+    }
+
+    /// Whose the session is that is in it, if one is.
+    pub fn session(&self) -> Option<&Ownership<H>> {
+        self.session.as_ref()
     }
 }
 
@@ -78,7 +90,7 @@ pub struct Grant<H> {
 /// - Every grant is of an arena that is here.
 /// - An arena without its region has no files.
 pub struct Arenas<N, H> {
-    list: KVec<Arena<N>>,
+    list: KVec<Arena<N, H>>,
     grants: KVec<Grant<H>>,
     last: ArenaId,
 }
@@ -99,7 +111,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     }
 
     /// As [`room::adopt`].
-    pub fn adopt(&mut self, larger: KVec<Arena<N>>) {
+    pub fn adopt(&mut self, larger: KVec<Arena<N, H>>) {
         room::adopt(&mut self.list, larger);
     }
 
@@ -114,7 +126,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     }
 
     /// All arenas, in the order of their creation.
-    pub fn list(&self) -> &[Arena<N>] {
+    pub fn list(&self) -> &[Arena<N, H>] {
         &self.list
     }
 
@@ -133,7 +145,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
         at.ok_or(ENOENT)
     }
 
-    fn find(&mut self, name: &N) -> Result<&mut Arena<N>> {
+    fn find(&mut self, name: &N) -> Result<&mut Arena<N, H>> {
         self.list
             .iter_mut()
             .find(|arena| arena.name == *name)
@@ -169,6 +181,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
             place,
             region: Some(region),
             files: 0,
+            session: None,
         };
         // There is room for it.
         let _ = self.list.push_within_capacity(arena);
@@ -179,8 +192,20 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     ///
     /// # Errors
     ///
-    /// `ENOENT`; `EBUSY` if a call works on it.
+    /// `ENOENT`; `EBUSY` if a call works on it, or a session is in it.
     pub fn open(&mut self, name: &N) -> Result<Place> {
+        if self.find(name)?.session.is_some() {
+            return Err(EBUSY);
+        }
+        self.open_in_any_case(name)
+    }
+
+    /// As [`Self::open`], also if a session is in it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`; `EBUSY` if a call works on it.
+    pub fn open_in_any_case(&mut self, name: &N) -> Result<Place> {
         let arena = self.find(name)?;
         if arena.region.is_none() {
             return Err(EBUSY);
@@ -222,6 +247,19 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
         Ok(())
     }
 
+    /// Allows an instance to have an arena, to be read, if it may not have it at all.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `ENOMEM`.
+    pub fn grant_to_read(&mut self, name: &N, holder: H) -> Result {
+        let arena = self.find(name)?.place.id;
+        match self.grant_of(arena, holder) {
+            Some(_) => Ok(()),
+            None => self.grant(name, holder, false, false),
+        }
+    }
+
     /// Takes a grant back. `runs`: as for [`Self::grant`].
     ///
     /// # Errors
@@ -240,20 +278,103 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     ///
     /// # Errors
     ///
-    /// `ENOENT`: there is no such arena; `EACCES`: it is not granted; `EBUSY`: a call works on it.
+    /// `ENOENT`: there is no such arena; `EACCES`: it is not granted; `EBUSY`: a call works on it,
+    /// or a session is in it.
     pub fn granted(&self, name: &N, holder: H) -> Result<(Grant<H>, Place)> {
         let arena = self.list.get(self.at(name)?).ok_or(ENOENT)?;
-        let same = |it: &&Grant<H>| it.arena == arena.place.id && it.holder == holder;
-        let grant = self.grants.iter().find(same).ok_or(EACCES)?;
-        if arena.region.is_none() {
+        let grant = self.grant_of(arena.place.id, holder).ok_or(EACCES)?;
+        if arena.region.is_none() || arena.session.is_some() {
             return Err(EBUSY);
         }
         Ok((*grant, arena.place))
     }
 
+    fn grant_of(&self, arena: ArenaId, holder: H) -> Option<&Grant<H>> {
+        let same = |it: &&Grant<H>| it.arena == arena && it.holder == holder;
+        self.grants.iter().find(same)
+    }
+
+    /// Makes a session in an arena, which nobody but its owner may be using. `runs`: which
+    /// instances may be using what they are granted.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is no such arena; `EEXIST`: there is a session in it; `EACCES`: the owner is
+    /// an instance, and was not granted it, or only to be read; `EBUSY`: it is open, granted to
+    /// another that runs, or a call works on it.
+    pub fn create_session(
+        &mut self,
+        name: &N,
+        owner: Party<H>,
+        runs: impl Fn(H) -> bool,
+    ) -> Result<Place> {
+        let at = self.at(name)?;
+        let arena = self.list.get(at).ok_or(ENOENT)?;
+        let (id, place) = (arena.place.id, arena.place);
+        if arena.session.is_some() {
+            return Err(EEXIST);
+        }
+        if let Party::Instance(holder) = owner {
+            if !self
+                .grant_of(id, holder)
+                .is_some_and(|grant| grant.writable)
+            {
+                return Err(EACCES);
+            }
+        }
+        let used = |it: &Grant<H>| {
+            it.arena == id && owner != Party::Instance(it.holder) && runs(it.holder)
+        };
+        if arena.files != 0 || arena.region.is_none() || self.grants.iter().any(used) {
+            return Err(EBUSY);
+        }
+        let arena = self.list.get_mut(at).ok_or(ENOENT)?;
+        arena.session = Some(Ownership::new(owner));
+        Ok(place)
+    }
+
+    /// The session in an arena, and where that is.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is none.
+    pub fn session(&mut self, name: &N) -> Result<(&mut Ownership<H>, Place)> {
+        let arena = self.find(name)?;
+        let place = arena.place;
+        Ok((arena.session.as_mut().ok_or(ENOENT)?, place))
+    }
+
+    /// The arena is without a session from now on.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is none; `EACCES`: it is not `by`'s; `EBUSY`: it is offered to another.
+    pub fn remove_session(&mut self, name: &N, by: Party<H>) -> Result {
+        let session = &mut self.find(name)?.session;
+        let ownership = session.as_ref().ok_or(ENOENT)?;
+        if ownership.owner() != by {
+            return Err(EACCES);
+        }
+        if ownership.offer_made().is_some() {
+            return Err(EBUSY);
+        }
+        *session = None;
+        Ok(())
+    }
+
+    /// A life of an instance has ended.
+    pub fn ended(&mut self, holder: H) {
+        for session in self.list.iter_mut().filter_map(|it| it.session.as_mut()) {
+            session.ended(Party::Instance(holder));
+        }
+    }
+
     /// An instance is there no more.
     pub fn forget(&mut self, holder: H) {
         self.grants.retain(|it| it.holder != holder);
+        for session in self.list.iter_mut().filter_map(|it| it.session.as_mut()) {
+            session.forget(Party::Instance(holder));
+        }
     }
 
     /// Takes an arena's memory out of it, so that the caller alone works on it: until
@@ -261,13 +382,14 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     ///
     /// # Errors
     ///
-    /// `ENOENT`; `EBUSY` if it is open, granted to an instance that `runs`, or out already.
+    /// `ENOENT`; `EBUSY` if it is open, granted to an instance that `runs`, out already, or has a
+    /// session in it.
     pub fn take_out(&mut self, name: &N, runs: impl Fn(H) -> bool) -> Result<(ArenaId, Region)> {
         let at = self.at(name)?;
         let arena = self.list.get(at).ok_or(ENOENT)?;
-        let (id, files) = (arena.place.id, arena.files);
+        let id = arena.place.id;
         let used = |it: &Grant<H>| it.arena == id && runs(it.holder);
-        if files != 0 || self.grants.iter().any(used) {
+        if arena.files != 0 || arena.session.is_some() || self.grants.iter().any(used) {
             return Err(EBUSY);
         }
         let arena = self.list.get_mut(at).ok_or(ENOENT)?;

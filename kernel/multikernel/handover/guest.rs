@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Arenas as a spawn finds them: asked for by name, mapped, and then a file.
+//! Arenas and sessions as a spawn finds them: asked for by name, mapped, and then a file.
 //!
 //! The host's answer is checked before anything is mapped: see [`Granted::of_answer`], and that it
 //! is none of this kernel's own memory. Owns nothing, and has no lock.
@@ -8,28 +8,40 @@
 use kernel::{
     prelude::*,
     str::CStr,
+    sync::Arc,
     uapi, //
 };
 
 use super::{
     ioctl,
+    news,
     wire::{
         self,
-        Granted, //
+        Asked,
+        Granted,
+        Told, //
     }, //
 };
 use crate::{
-    abi::PORT_ARENA,
+    abi::{
+        PORT_ARENA,
+        PORT_SESSION, //
+    },
     file::{
         self,
         AnonFile, //
     },
+    foreign::ForeignMemory,
     instance::Name,
     link::{
         call,
+        inbox::{
+            self,
+            Handler,
+            Incoming, //
+        },
         peer, //
     },
-    memory::ForeignMemory,
     user::UserStruct, //
 };
 
@@ -65,6 +77,39 @@ fn ask(name: &Name) -> Result<Granted> {
     let bytes = call::call(host, None, PORT_ARENA, &request, &mut answer, TIMEOUT_MS)?;
     let answer = answer.get(..bytes).ok_or(EPROTO)?;
     Granted::of_answer(answer).ok_or(EPROTO)
+}
+
+/// Has the host make a step with a session.
+///
+/// # Errors
+///
+/// `ENOTCONN`; those of [`call::call`]; what the host says; `EPROTO` if that makes no sense.
+pub(super) fn ask_session(asked: &Asked) -> Result<Told> {
+    let host = peer::host().ok_or(ENOTCONN)?;
+    let mut answer = [0; wire::SESSION_ANSWER_BYTES];
+    let request = asked.request();
+    let bytes = call::call(host, None, PORT_SESSION, &request, &mut answer, TIMEOUT_MS)?;
+    let answer = answer.get(..bytes).ok_or(EPROTO)?;
+    Told::of_answer(answer).ok_or(EPROTO)
+}
+
+/// Hears of sessions from now on. To be called once, at boot, in a spawn.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn listen() -> Result {
+    super::set_up()?;
+    inbox::add_port(PORT_SESSION, Arc::new(News, GFP_KERNEL)?)
+}
+
+/// [`PORT_SESSION`] of a spawn.
+struct News;
+
+impl Handler for News {
+    fn receive(&self, _message: &Incoming<'_>) {
+        news::tell();
+    }
 }
 
 /// ioctl(MULTIKERNEL_IOCTL_ARENA_OPEN) in a spawn.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What user space asks for about arenas, on `/dev/multikernel`.
+//! What user space asks for about arenas on `/dev/multikernel`, and which sessions there are.
 //!
 //! As `device.rs`, whose calls these are too: every structure is copied once and checked for form
 //! here. No state of its own, no lock.
@@ -10,9 +10,13 @@ use kernel::{
     uapi, //
 };
 
-use super::arena::{
-    self,
-    ArenaFile, //
+use super::{
+    arena::{
+        self,
+        ArenaFile, //
+    },
+    ownership::Party,
+    session_file, //
 };
 use crate::{
     device::{
@@ -22,7 +26,10 @@ use crate::{
         command, //
     },
     file,
-    instance::Name,
+    instance::{
+        Handle,
+        Name, //
+    },
     ledger::{
         InstanceId,
         Request, //
@@ -43,6 +50,7 @@ const REVOKE: u32 = command(uapi::MULTIKERNEL_CMD_ARENA_REVOKE);
 const RESIZE: u32 = command(uapi::MULTIKERNEL_CMD_ARENA_RESIZE);
 const LIST: u32 = command(uapi::MULTIKERNEL_CMD_LIST_ARENAS);
 const LIST_GRANTS: u32 = command(uapi::MULTIKERNEL_CMD_LIST_GRANTS);
+const LIST_SESSIONS: u32 = command(uapi::MULTIKERNEL_CMD_LIST_SESSIONS);
 
 /// One of the ioctls above, on a host.
 ///
@@ -74,7 +82,8 @@ pub(crate) fn ioctl(subsystem: &Subsystem, command: u32, argument: usize) -> Res
         }
         LIST => list(subsystem, argument),
         LIST_GRANTS => list_grants(subsystem, argument),
-        _ => Err(ENOTTY),
+        LIST_SESSIONS => list_sessions(subsystem, argument),
+        _ => session_file::ioctl(command, argument),
     }
 }
 
@@ -177,6 +186,41 @@ fn list_grants(subsystem: &Subsystem, argument: usize) -> Result {
                     0
                 } else {
                     uapi::MULTIKERNEL_ARENA_READ_ONLY
+                },
+                reserved: 0,
+            });
+        }
+    })?;
+    list.value.nr = user::write_array(list.value.items, list.value.nr, &items)?;
+    list.write()
+}
+
+/// How user space is told of a party.
+fn number(party: Party<Handle>) -> u32 {
+    match party {
+        Party::Host => 0,
+        Party::Instance(handle) => handle.id.get(),
+    }
+}
+
+fn list_sessions(subsystem: &Subsystem, argument: usize) -> Result {
+    let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
+    let items = collect(subsystem, |registry, add| {
+        for arena in registry.arenas.list() {
+            let Some(ownership) = arena.session() else {
+                continue;
+            };
+            let offer = ownership.offer_made();
+            add(uapi::multikernel_session {
+                name: *arena.name.field(),
+                bytes: arena.place().size,
+                ticket: offer.map_or(0, |offer| offer.ticket),
+                owner: number(ownership.owner()),
+                to: offer.map_or(0, |offer| number(offer.to)),
+                state: match offer {
+                    None => uapi::MULTIKERNEL_SESSION_OWNED,
+                    Some(offer) if offer.accepted => uapi::MULTIKERNEL_SESSION_ACCEPTED,
+                    Some(_) => uapi::MULTIKERNEL_SESSION_OFFERED,
                 },
                 reserved: 0,
             });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the host answers the requests of spawns for arenas: [`PORT_ARENA`].
+//! Where the host answers the requests of spawns for arenas and sessions: [`PORT_ARENA`] and
+//! [`PORT_SESSION`].
 //!
 //! A request comes in a softirq, with an inbox locked, and what answers it is behind the registry's
 //! mutex: so it is put down, and a work item answers. The list of what was put down has a spinlock
@@ -26,13 +27,20 @@ use kernel::{
 };
 
 use super::{
+    arbiter,
     arena,
-    wire, //
+    wire::{
+        self,
+        Asked,
+        Granted,
+        Told, //
+    }, //
 };
 use crate::{
     abi::{
         NAME_LENGTH,
-        PORT_ARENA, //
+        PORT_ARENA,
+        PORT_SESSION, //
     },
     instance::Name,
     link::{
@@ -54,13 +62,18 @@ const WAITING_MAX: usize = 256;
 /// How many of one link.
 const WAITING_OF_LINK_MAX: usize = 8;
 
-/// Who asks, and for the arena of which name.
-type Asked = (Caller, [u8; NAME_LENGTH]);
+/// What is asked for.
+enum Wish {
+    /// The arena of this name.
+    Arena([u8; NAME_LENGTH]),
+    /// A step with a session.
+    Session(Asked),
+}
 
 #[pin_data]
 struct Desk {
     #[pin]
-    waiting: SpinLockIrq<KVec<Asked>>,
+    waiting: SpinLockIrq<KVec<(Caller, Wish)>>,
     #[pin]
     work: Work<Desk>,
 }
@@ -85,19 +98,22 @@ pub(crate) fn listen() -> Result {
         }),
         GFP_KERNEL,
     )?);
-    inbox::add_port(PORT_ARENA, Arc::new(Port, GFP_KERNEL)?)
+    let arenas = Port(|request| wire::name_of(request).map(Wish::Arena));
+    let sessions = Port(|request| Asked::of_request(request).map(Wish::Session));
+    inbox::add_port(PORT_ARENA, Arc::new(arenas, GFP_KERNEL)?)?;
+    inbox::add_port(PORT_SESSION, Arc::new(sessions, GFP_KERNEL)?)
 }
 
-/// [`PORT_ARENA`].
-struct Port;
+/// One of the two ports, by what makes a wish of a request.
+struct Port(fn(&[u8]) -> Option<Wish>);
 
 impl Handler for Port {
     fn receive(&self, message: &Incoming<'_>) {
         let Some((caller, request)) = call::caller(message) else {
             return;
         };
-        let refused = match (wire::name_of(request), DESK.as_ref()) {
-            (Some(name), Some(desk)) => match desk.put_down((caller, name)) {
+        let refused = match ((self.0)(request), DESK.as_ref()) {
+            (Some(wish), Some(desk)) => match desk.put_down((caller, wish)) {
                 Ok(()) => {
                     // An error means that it is queued already, which is as good.
                     let _ = workqueue::system().enqueue::<_, 0>(desk.clone());
@@ -114,10 +130,10 @@ impl Handler for Port {
 
 impl Desk {
     /// Has a request answered; it comes back if there are too many.
-    fn put_down(&self, asked: Asked) -> Result<(), Asked> {
+    fn put_down(&self, asked: (Caller, Wish)) -> Result<(), (Caller, Wish)> {
         let mut waiting = self.waiting.lock();
         let link = asked.0.link();
-        let same = |other: &&Asked| Arc::ptr_eq(other.0.link(), link);
+        let same = |other: &&(Caller, Wish)| Arc::ptr_eq(other.0.link(), link);
         if waiting.iter().filter(same).count() >= WAITING_OF_LINK_MAX
             || waiting.len() >= WAITING_MAX
         {
@@ -128,7 +144,7 @@ impl Desk {
         Ok(())
     }
 
-    fn next(&self) -> Option<Asked> {
+    fn next(&self) -> Option<(Caller, Wish)> {
         self.waiting.lock().remove(0).ok()
     }
 }
@@ -139,12 +155,13 @@ impl WorkItem for Desk {
     fn run(this: Arc<Desk>) {
         // As many as there can be; who comes later has it queued again.
         for _ in 0..WAITING_MAX {
-            let Some((caller, name)) = this.next() else {
+            let Some((caller, wish)) = this.next() else {
                 return;
             };
             // Who has gone does not wait for an answer.
-            let _ = match look_up(&caller, &name) {
-                Ok(granted) => caller.answer(0, &granted.answer()),
+            let _ = match fulfil(&caller, &wish) {
+                Ok(Answer::Arena(granted)) => caller.answer(0, &granted.answer()),
+                Ok(Answer::Session(told)) => caller.answer(0, &told.answer()),
                 Err(error) => caller.answer(error.to_errno().unsigned_abs(), &[]),
             };
         }
@@ -153,7 +170,20 @@ impl WorkItem for Desk {
     }
 }
 
-fn look_up(caller: &Caller, name: &[u8; NAME_LENGTH]) -> Result<wire::Granted> {
-    let name = Name::new(name)?;
-    arena::granted(Subsystem::get()?, caller.link(), &name)
+enum Answer {
+    Arena(Granted),
+    Session(Told),
+}
+
+fn fulfil(caller: &Caller, wish: &Wish) -> Result<Answer> {
+    let subsystem = Subsystem::get()?;
+    match wish {
+        Wish::Arena(name) => {
+            let name = Name::new(name)?;
+            arena::granted(subsystem, caller.link(), &name).map(Answer::Arena)
+        }
+        Wish::Session(asked) => {
+            arbiter::decide_for(subsystem, caller.link(), asked).map(Answer::Session)
+        }
+    }
 }

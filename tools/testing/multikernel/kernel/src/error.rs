@@ -51,12 +51,14 @@ codes! {
     ENOSPC = 28, "No space left on device.";
     ENAMETOOLONG = 36, "File name too long.";
     ENOLINK = 67, "Link has been severed.";
+    EPROTONOSUPPORT = 93, "Protocol not supported.";
     EOPNOTSUPP = 95, "Operation not supported on transport endpoint.";
     EADDRNOTAVAIL = 99, "Cannot assign requested address.";
     EISCONN = 106, "Transport endpoint is already connected.";
     ETIMEDOUT = 110, "Connection timed out.";
     EALREADY = 114, "Operation already in progress.";
     ESTALE = 116, "Stale file handle.";
+    EUCLEAN = 117, "Structure needs cleaning.";
 }
 
 impl From<AllocError> for Error {

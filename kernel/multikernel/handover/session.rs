@@ -1,0 +1,572 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A session that is open in this kernel, the host's or a spawn's: its entries, and the steps by
+//! which it goes to another kernel.
+//!
+//! Whose it is the host decides, see [`ask`]; a [`Session`] remembers what it was told last, its
+//! [`Role`], and does not touch the arena's memory in any other. Its mutex guards role and table,
+//! and is held while entries are copied and the host is asked; the registry's nests inside it.
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex,
+        SetOnce, //
+    }, //
+};
+
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+use super::guest;
+use super::{
+    arbiter,
+    arena::ArenaFile,
+    news,
+    ownership::Outcome,
+    table::{
+        Entry,
+        Key,
+        Kind,
+        Memory,
+        Refusal,
+        Table, //
+    },
+    wire::{
+        Asked,
+        Step,
+        Told, //
+    }, //
+};
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+use crate::foreign::ForeignMemory;
+use crate::{
+    abi::NAME_LENGTH,
+    foreign::SharedBytes,
+    instance::Name,
+    registry::Subsystem, //
+};
+
+/// Has the host make a step.
+///
+/// # Errors
+///
+/// What the host says, and in a spawn those of a call: after `EINTR`, `ETIMEDOUT` and `EPIPE` the
+/// step may have been made.
+fn ask(name: &Name, step: Step) -> Result<Told> {
+    let asked = Asked {
+        name: *name.field(),
+        step,
+    };
+    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+    if crate::guest::active() {
+        return guest::ask_session(&asked);
+    }
+    arbiter::decide(Subsystem::get()?, &asked)
+}
+
+/// Whether a step that failed like this may have been made nevertheless.
+fn is_in_doubt(error: Error) -> bool {
+    [EINTR, ETIMEDOUT, EPIPE].contains(&error)
+}
+
+/// The sessions that are open in this kernel.
+static OPEN: SetOnce<Pin<KBox<Mutex<KVec<Name>>>>> = SetOnce::new();
+
+/// To be called once, at boot.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(super) fn set_up() -> Result {
+    OPEN.populate(KBox::pin_init(
+        new_mutex!(KVec::new(), "multikernel::open_sessions"),
+        GFP_KERNEL,
+    )?);
+    news::set_up()
+}
+
+/// That a session is open in this kernel: no two are of the same name.
+struct Claim(Name);
+
+impl Claim {
+    fn new(name: &Name) -> Result<Self> {
+        let mut open = OPEN.as_ref().ok_or(EOPNOTSUPP)?.lock();
+        if open.contains(name) {
+            return Err(EBUSY);
+        }
+        open.push(*name, GFP_KERNEL)?;
+        Ok(Self(*name))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(open) = OPEN.as_ref() {
+            open.lock().retain(|name| *name != self.0);
+        }
+    }
+}
+
+/// An arena's memory, which stays where it is for as long as this lives.
+enum Backing {
+    /// On the host.
+    Host(ArenaFile),
+    /// In a spawn.
+    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+    Spawn(ForeignMemory),
+}
+
+impl Backing {
+    /// The memory of the session of which `told` says where it is.
+    fn new(name: &Name, told: &Told) -> Result<Self> {
+        #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+        if crate::guest::active() {
+            if told.base == 0 {
+                return Err(EPROTO);
+            }
+            return Ok(Self::Spawn(ForeignMemory::new(told.base, told.size)?));
+        }
+        let arena = ArenaFile::open_for_session(Subsystem::get()?, name)?;
+        // It may be another of this name by now; what is in that is looked at next.
+        let _ = told;
+        Ok(Self::Host(arena))
+    }
+
+    fn bytes(&self) -> &SharedBytes {
+        match self {
+            Self::Host(arena) => arena.bytes(),
+            #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+            Self::Spawn(memory) => memory.bytes(),
+        }
+    }
+
+    fn base(&self) -> u64 {
+        match self {
+            Self::Host(arena) => arena.place().base,
+            #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+            Self::Spawn(memory) => memory.range().0,
+        }
+    }
+}
+
+/// What this kernel is to a session, as far as it knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Its owner.
+    Owner,
+    /// Its owner, who has offered it, or has tried to: ticket 0.
+    Offering(u64),
+    /// Who has accepted it.
+    Adopter(u64),
+    /// None: it has gone to another.
+    Former,
+}
+
+struct State {
+    role: Role,
+    table: Table,
+}
+
+/// A session that is open.
+#[pin_data]
+pub(crate) struct Session {
+    claim: Claim,
+    backing: Backing,
+    /// How many files of its pages are open.
+    pages: Atomic<usize>,
+    #[pin]
+    state: Mutex<State>,
+}
+
+impl Session {
+    fn new(claim: Claim, backing: Backing, role: Role, table: Table) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                claim,
+                backing,
+                pages: Atomic::new(0),
+                state <- new_mutex!(State { role, table }, "multikernel::session"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Makes a session in the arena of its name, whatever was there.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_CREATE`.
+    pub(crate) fn create(name: &Name) -> Result<Arc<Self>> {
+        let claim = Claim::new(name)?;
+        let told = ask(name, Step::Create)?;
+        let made = Backing::new(name, &told).and_then(|backing| {
+            let table = Table::format(backing.bytes(), name.field())?;
+            Self::new(claim, backing, Role::Owner, table)
+        });
+        if made.is_err() {
+            // It is nobody's business yet; if this fails it is there, and empty or not readable.
+            let _ = ask(name, Step::Remove);
+        }
+        made
+    }
+
+    /// Opens a session that this kernel owns.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_OPEN`.
+    pub(crate) fn open(name: &Name) -> Result<Arc<Self>> {
+        let claim = Claim::new(name)?;
+        let told = ask(name, Step::Open)?;
+        let backing = Backing::new(name, &told)?;
+        let table = read(&backing, name)?;
+        let role = match told.ticket {
+            0 => Role::Owner,
+            ticket => Role::Offering(ticket),
+        };
+        Self::new(claim, backing, role, table)
+    }
+
+    /// Accepts a session that is offered to this kernel, or will be within that time. Returns also
+    /// the offer's ticket.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_ACCEPT`.
+    pub(crate) fn accept(name: &Name, timeout_ms: u32) -> Result<(Arc<Self>, u64)> {
+        let claim = Claim::new(name)?;
+        let told = news::wait_for(timeout_ms, || match ask(name, Step::Accept) {
+            Ok(told) => Ok(Some(told)),
+            Err(EACCES | ENOENT) if timeout_ms != 0 => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        let ticket = told.ticket;
+        let opened = Backing::new(name, &told).and_then(|backing| {
+            let table = read(&backing, name)?;
+            Self::new(claim, backing, Role::Adopter(ticket), table)
+        });
+        if opened.is_err() {
+            // The owner keeps it. If this fails the offer stands, and can be accepted again.
+            let _ = ask(name, Step::Abort(ticket));
+        }
+        Ok((opened?, ticket))
+    }
+
+    /// Has the session of this name, which this kernel owns and has not open, be none any more.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_REMOVE`.
+    pub(crate) fn remove(name: &Name) -> Result {
+        let _claim = Claim::new(name)?;
+        ask(name, Step::Remove).map(drop)
+    }
+
+    fn name(&self) -> &Name {
+        &self.claim.0
+    }
+
+    /// The offer that stands, as far as this kernel knows; 0 if none does.
+    pub(crate) fn ticket(&self) -> u64 {
+        match self.state.lock().role {
+            Role::Offering(ticket) | Role::Adopter(ticket) => ticket,
+            Role::Owner | Role::Former => 0,
+        }
+    }
+
+    /// That entries may be changed.
+    fn check_owner(&self, state: &mut State) -> Result {
+        if let Role::Offering(ticket) = state.role {
+            // It may have been called off meanwhile.
+            self.look(state, ticket)?;
+        }
+        match state.role {
+            Role::Owner => Ok(()),
+            Role::Offering(_) | Role::Adopter(_) => Err(EBUSY),
+            Role::Former => Err(ESTALE),
+        }
+    }
+
+    /// Sees what has become of an offer of this kernel's, and takes the role that follows.
+    fn look(&self, state: &mut State, ticket: u64) -> Result<Outcome> {
+        if ticket == 0 {
+            // Whether it was made is not known: OFFER again, or ABORT, says so.
+            return Ok(Outcome::Offered);
+        }
+        let outcome = match ask(self.name(), Step::Look(ticket)) {
+            Ok(told) => told.outcome,
+            // It has been offered again since, by its new owner.
+            Err(ESTALE | ENOENT | EACCES) => Outcome::Committed,
+            Err(error) => return Err(error),
+        };
+        match outcome {
+            Outcome::Offered | Outcome::Accepted => {}
+            Outcome::Committed => state.role = Role::Former,
+            Outcome::Aborted => state.role = Role::Owner,
+        }
+        Ok(outcome)
+    }
+
+    /// Puts an entry into the session, of which `fill` writes the contents; another of the same key
+    /// goes, at the same instant. `fill` is given where to write to, and how much.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_PUT`, and what `fill` fails with; nothing has changed then.
+    pub(crate) fn put(
+        &self,
+        key: Key,
+        kind: Kind,
+        length: u64,
+        fill: impl FnOnce(&SharedBytes, u64) -> Result,
+    ) -> Result {
+        let mut state = self.state.lock();
+        self.check_owner(&mut state)?;
+        self.check_pages(&state.table, &key)?;
+        let entry = state.table.place(key, kind, length)?;
+        let memory = self.backing.bytes();
+        fill(memory, entry.offset)?;
+        state.table.publish(memory, entry)
+    }
+
+    /// Takes an entry out of the session.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_DELETE`.
+    pub(crate) fn delete(&self, key: &Key) -> Result {
+        let mut state = self.state.lock();
+        self.check_owner(&mut state)?;
+        self.check_pages(&state.table, key)?;
+        state.table.delete(self.backing.bytes(), key)
+    }
+
+    /// That no pages are open which are about to go.
+    fn check_pages(&self, table: &Table, key: &Key) -> Result {
+        let pages = table.find(key).is_some_and(|it| it.kind == Kind::Pages);
+        if pages && self.pages.load(Relaxed) != 0 {
+            return Err(EBUSY);
+        }
+        Ok(())
+    }
+
+    /// Has `with` look at an entry; also whether this kernel may write to its pages.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_GET`, and what `with` fails with.
+    pub(crate) fn get<T>(
+        &self,
+        key: &Key,
+        with: impl FnOnce(&SharedBytes, &Entry, bool) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = self.state.lock();
+        let is_adopter = matches!(state.role, Role::Adopter(_));
+        if !is_adopter {
+            self.check_owner(&mut state)?;
+        }
+        let entry = state.table.find(key).ok_or(ENOENT)?;
+        with(self.backing.bytes(), entry, !is_adopter)
+    }
+
+    /// Has `with` look at all entries.
+    ///
+    /// # Errors
+    ///
+    /// What `with` fails with.
+    pub(crate) fn list<T>(&self, with: impl FnOnce(&[Entry]) -> Result<T>) -> Result<T> {
+        with(self.state.lock().table.entries())
+    }
+
+    /// Offers the session to an instance, or to the host if the name is all zero; returns the
+    /// offer's ticket.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_OFFER`.
+    pub(crate) fn offer(&self, to: &[u8; NAME_LENGTH]) -> Result<u64> {
+        let mut state = self.state.lock();
+        match state.role {
+            Role::Owner | Role::Offering(_) => {}
+            Role::Adopter(_) => return Err(EACCES),
+            Role::Former => return Err(ESTALE),
+        }
+        // New ones are opened with the mutex held.
+        if self.pages.load(Relaxed) != 0 {
+            return Err(EBUSY);
+        }
+        let before = state.role;
+        match ask(self.name(), Step::Offer(*to)) {
+            Ok(told) => {
+                state.role = Role::Offering(told.ticket);
+                Ok(told.ticket)
+            }
+            Err(error) => {
+                if is_in_doubt(error) && before == Role::Owner {
+                    state.role = Role::Offering(0);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the session that was accepted this kernel's.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_COMMIT`.
+    pub(crate) fn commit(&self) -> Result {
+        let mut state = self.state.lock();
+        let ticket = match state.role {
+            Role::Adopter(ticket) => ticket,
+            Role::Owner => return Ok(()),
+            Role::Offering(_) => return Err(EACCES),
+            Role::Former => return Err(ESTALE),
+        };
+        match ask(self.name(), Step::Commit(ticket)) {
+            Ok(_) => {
+                state.role = Role::Owner;
+                Ok(())
+            }
+            Err(error) => {
+                if error == ESTALE || error == ENOENT {
+                    state.role = Role::Former;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Calls off the offer, by either side.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_ABORT`.
+    pub(crate) fn abort(&self) -> Result {
+        let mut state = self.state.lock();
+        let (ticket, after) = match state.role {
+            Role::Offering(ticket) => (ticket, Role::Owner),
+            Role::Adopter(ticket) => (ticket, Role::Former),
+            Role::Owner => return Ok(()),
+            Role::Former => return Err(ESTALE),
+        };
+        match ask(self.name(), Step::Abort(ticket)) {
+            Ok(_) => {
+                state.role = after;
+                Ok(())
+            }
+            Err(error) => {
+                if error == ESTALE {
+                    // An adopter whose commit was made without its hearing of it has to open it.
+                    state.role = Role::Former;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until the offer has been committed or called off; says whether it was committed.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_WAIT`.
+    pub(crate) fn wait(&self, timeout_ms: u32) -> Result<bool> {
+        news::wait_for(timeout_ms, || {
+            let mut state = self.state.lock();
+            let ticket = match state.role {
+                Role::Offering(ticket) => ticket,
+                Role::Former => return Ok(Some(true)),
+                Role::Owner | Role::Adopter(_) => return Err(EINVAL),
+            };
+            Ok(match self.look(&mut state, ticket)? {
+                Outcome::Committed => Some(true),
+                Outcome::Aborted => Some(false),
+                Outcome::Offered | Outcome::Accepted => None,
+            })
+        })
+    }
+
+    /// Who has it open does not need it any more: what was accepted and not committed stays with
+    /// the owner.
+    pub(crate) fn close(&self) {
+        let state = self.state.lock();
+        if let Role::Adopter(ticket) = state.role {
+            // If this fails, because the host cannot be asked, the offer stays accepted, and this
+            // kernel can accept it again.
+            let _ = ask(self.name(), Step::Abort(ticket));
+        }
+    }
+}
+
+/// Copies and checks the table of a session.
+fn read(backing: &Backing, name: &Name) -> Result<Table> {
+    Table::read(backing.bytes(), name.field()).map_err(|refusal: Refusal| {
+        pr_warn!(
+            "session {} was refused: {}\n",
+            name.as_str(),
+            refusal.as_str()
+        );
+        refusal.errno()
+    })
+}
+
+/// A part of a session's memory that processes map: an entry's pages.
+pub(crate) struct Pages {
+    session: Arc<Session>,
+    offset: u64,
+    length: u64,
+    writable: bool,
+}
+
+impl Pages {
+    /// The pages of an entry, in a call of [`Session::get`] for it.
+    pub(crate) fn new(session: &Arc<Session>, entry: &Entry, writable: bool) -> Self {
+        session.pages.add(1, Relaxed);
+        Self {
+            session: session.clone(),
+            offset: entry.offset,
+            length: entry.length,
+            writable,
+        }
+    }
+
+    /// Whether they may be written to.
+    pub(crate) fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Physical address and length.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        // It was checked to be inside the arena.
+        (self.session.backing.base() + self.offset, self.length)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.session.pages.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Memory for SharedBytes {
+    fn size(&self) -> u64 {
+        SharedBytes::size(self)
+    }
+
+    fn read(&self, offset: u64, to: &mut [u8]) -> Result {
+        SharedBytes::read(self, offset, to)
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result {
+        SharedBytes::write(self, offset, from)
+    }
+
+    fn store(&self, offset: u64, value: u64) -> Result {
+        SharedBytes::store(self, offset, value)
+    }
+}

@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is in a session: entries, of which an arena's memory holds the table and the contents.
+//!
+//! The layout is that of `abi.rs` beside this file. A [`Table`] is this kernel's own copy: what
+//! comes out of memory that another kernel wrote is copied once, checked, and then used, see
+//! [`Table::read`]. A change is in force by one last store, so that a kernel which ends in the
+//! middle of one leaves the table as it was.
+//!
+//! The file is pure: it is compiled into the kernel and into the test workspace. It needs no lock;
+//! a [`Table`] has one user.
+
+// `pub`, not `pub(crate)`: in the test workspace the file is a library's.
+#![allow(unreachable_pub)]
+
+use core::mem::{
+    offset_of,
+    size_of, //
+};
+
+use kernel::prelude::*;
+
+use super::{
+    abi::{
+        SessionEntry,
+        SessionHeader,
+        SessionTable,
+        SESSION_BYTES,
+        SESSION_BYTES_MAX,
+        SESSION_COMPATIBLE,
+        SESSION_DATA,
+        SESSION_ENTRIES_MAX,
+        SESSION_KEY_LENGTH,
+        SESSION_MEMFD,
+        SESSION_PAGES,
+        SESSION_TABLES, //
+    },
+    wire::{
+        long,
+        put,
+        word, //
+    },
+};
+use crate::abi::NAME_LENGTH;
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+/// Bytes of a large page.
+const LARGE_PAGE: u64 = 2 << 20;
+/// Contents begin at multiples of this at least.
+const UNIT: u64 = 64;
+
+const HEAD_BYTES: usize = size_of::<SessionTable>();
+const ENTRY_BYTES: usize = size_of::<SessionEntry>();
+
+/// An arena's memory, which another kernel may be writing to.
+pub trait Memory {
+    /// How many bytes it has.
+    fn size(&self) -> u64;
+
+    /// Copies what is at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if not all of it is inside.
+    fn read(&self, offset: u64, to: &mut [u8]) -> Result;
+
+    /// Writes to `offset`. Nobody sees what a later call writes without seeing this.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if not all of it is inside.
+    fn write(&self, offset: u64, from: &[u8]) -> Result;
+
+    /// As [`Self::write`], in a single store to a multiple of 8.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    fn store(&self, offset: u64, value: u64) -> Result;
+}
+
+/// The name of an entry: 1 to 63 bytes that are not zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key([u8; SESSION_KEY_LENGTH]);
+
+impl Key {
+    /// Checks a key that fills a field of fixed size and ends with a zero byte.
+    ///
+    /// # Errors
+    ///
+    /// `ENAMETOOLONG` if there is no zero byte; `EINVAL` if it is empty or has something behind the
+    /// zero byte.
+    pub fn new(field: &[u8; SESSION_KEY_LENGTH]) -> Result<Self> {
+        let length = field.iter().position(|&byte| byte == 0);
+        let (key, rest) = field.split_at(length.ok_or(ENAMETOOLONG)?);
+        if key.is_empty() || rest.iter().any(|&byte| byte != 0) {
+            return Err(EINVAL);
+        }
+        Ok(Self(*field))
+    }
+
+    /// The key in a field of fixed size.
+    pub fn field(&self) -> &[u8; SESSION_KEY_LENGTH] {
+        &self.0
+    }
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Bytes.
+    Bytes,
+    /// Pages that processes map.
+    Pages,
+    /// What was in a memfd.
+    Memfd,
+}
+
+impl Kind {
+    /// Its number, in the layout and in `MULTIKERNEL_ENTRY_*`.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Bytes => SESSION_BYTES,
+            Self::Pages => SESSION_PAGES,
+            Self::Memfd => SESSION_MEMFD,
+        }
+    }
+
+    /// The kind of this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        match number {
+            SESSION_BYTES => Some(Self::Bytes),
+            SESSION_PAGES => Some(Self::Pages),
+            SESSION_MEMFD => Some(Self::Memfd),
+            _ => None,
+        }
+    }
+
+    /// Whether an entry may have so many bytes.
+    fn allows(self, length: u64) -> bool {
+        match self {
+            Self::Bytes => length <= SESSION_BYTES_MAX,
+            Self::Pages => length != 0 && length.is_multiple_of(PAGE),
+            Self::Memfd => true,
+        }
+    }
+
+    /// At multiples of what the contents of so many bytes begin.
+    fn align(self, length: u64) -> u64 {
+        match self {
+            Self::Bytes => UNIT,
+            Self::Pages if length >= LARGE_PAGE => LARGE_PAGE,
+            Self::Pages | Self::Memfd => PAGE,
+        }
+    }
+}
+
+/// An entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// What it is.
+    pub kind: Kind,
+    /// Where its contents begin, from the arena's beginning.
+    pub offset: u64,
+    /// How many bytes they are.
+    pub length: u64,
+}
+
+impl Entry {
+    /// The end of its contents; an empty entry has a place of its own too.
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length.max(1))
+    }
+
+    fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        let mut put = |offset, value: &[u8]| put(&mut bytes, offset, value);
+        put(offset_of!(SessionEntry, key), self.key.field());
+        put(
+            offset_of!(SessionEntry, kind),
+            &self.kind.number().to_le_bytes(),
+        );
+        put(offset_of!(SessionEntry, offset), &self.offset.to_le_bytes());
+        put(offset_of!(SessionEntry, length), &self.length.to_le_bytes());
+        bytes
+    }
+
+    /// What an entry in another kernel's table says, whose contents have to be in `from..to`.
+    fn decode(bytes: &[u8; ENTRY_BYTES], from: u64, to: u64) -> Result<Self, Refusal> {
+        let field = |offset| long(bytes, offset).ok_or(Refusal::Place);
+        let (key, _) = bytes.split_first_chunk().ok_or(Refusal::Key)?;
+        let kind = word(bytes, offset_of!(SessionEntry, kind)).and_then(Kind::from_number);
+        let entry = Self {
+            key: Key::new(key).map_err(|_| Refusal::Key)?,
+            kind: kind.ok_or(Refusal::Kind)?,
+            offset: field(offset_of!(SessionEntry, offset))?,
+            length: field(offset_of!(SessionEntry, length))?,
+        };
+        let known = entry.encode();
+        if known != *bytes {
+            return Err(Refusal::Reserved);
+        }
+        if !entry.kind.allows(entry.length)
+            || !entry.offset.is_multiple_of(entry.kind.align(entry.length))
+            || entry.offset < from
+            || entry.end() > to
+        {
+            return Err(Refusal::Place);
+        }
+        Ok(entry)
+    }
+}
+
+/// Why what is in an arena is not taken for a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It is of no kind that this kernel knows.
+    Incompatible,
+    /// It says that it is of another size or name.
+    Header,
+    /// Neither table is in force, or both are.
+    Generation,
+    /// More entries than there can be.
+    Count,
+    /// A key is not one, or is there twice.
+    Key,
+    /// An entry of a kind that this kernel does not know.
+    Kind,
+    /// An entry's contents are not where they can be, or where another's are.
+    Place,
+    /// Something is not zero that has to be.
+    Reserved,
+    /// This kernel has no memory for its copy.
+    Memory,
+}
+
+impl Refusal {
+    /// In words, after "a session was refused: ".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Incompatible => "it is of no kind that this kernel knows",
+            Self::Header => "its size or name is not the arena's",
+            Self::Generation => "it cannot be told which table is in force",
+            Self::Count => "its table has more entries than fit",
+            Self::Key => "an entry's key is malformed, or is there twice",
+            Self::Kind => "an entry is of a kind that this kernel does not know",
+            Self::Place => "an entry's contents are outside, not aligned, or where another's are",
+            Self::Reserved => "a field is not zero that this kernel does not know",
+            Self::Memory => "no memory for a copy of its table",
+        }
+    }
+
+    /// The errno that stands for it.
+    pub fn errno(self) -> Error {
+        match self {
+            Self::Incompatible | Self::Kind | Self::Reserved => EPROTONOSUPPORT,
+            Self::Memory => ENOMEM,
+            _ => EUCLEAN,
+        }
+    }
+}
+
+/// The entries of a session, as this kernel knows them.
+///
+/// # Invariants
+///
+/// The entries are sorted by where their contents are, and these do not overlap and are all inside
+/// the arena, behind the tables. No two have the same key, and there are at most
+/// [`SESSION_ENTRIES_MAX`].
+#[derive(Debug)]
+pub struct Table {
+    entries: KVec<Entry>,
+    /// Bytes of the arena that the session may use.
+    bytes: u64,
+    /// Of the table in force, 1 at least.
+    generation: u64,
+    /// Which of the two is in force.
+    slot: usize,
+}
+
+impl Table {
+    /// Makes a session without entries in an arena, whatever was there.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the arena is too small.
+    pub fn format(memory: &impl Memory, name: &[u8; NAME_LENGTH]) -> Result<Self> {
+        let bytes = memory.size();
+        if bytes <= SESSION_DATA {
+            return Err(EINVAL);
+        }
+        // Until all is there it is no session.
+        memory.write(0, &[0; SESSION_COMPATIBLE.len()])?;
+        for table in SESSION_TABLES {
+            memory.write(table, &[0; HEAD_BYTES])?;
+        }
+        let mut header = [0; size_of::<SessionHeader>()];
+        let offset = offset_of!(SessionHeader, bytes);
+        put(&mut header, offset, &bytes.to_le_bytes());
+        put(&mut header, offset_of!(SessionHeader, name), name);
+        memory.write(0, &header)?;
+        let this = Self {
+            entries: KVec::new(),
+            bytes,
+            generation: 1,
+            slot: 0,
+        };
+        memory.store(SESSION_TABLES[0], this.generation)?;
+        memory.write(0, &SESSION_COMPATIBLE)?;
+        Ok(this)
+    }
+
+    /// Copies and checks what is in an arena, which is of this name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn read(memory: &impl Memory, name: &[u8; NAME_LENGTH]) -> Result<Self, Refusal> {
+        let mut header = [0; size_of::<SessionHeader>()];
+        memory
+            .read(0, &mut header)
+            .map_err(|_| Refusal::Incompatible)?;
+        if !header.starts_with(&SESSION_COMPATIBLE) {
+            return Err(Refusal::Incompatible);
+        }
+        let field = |offset| long(&header, offset).ok_or(Refusal::Header);
+        let bytes = field(offset_of!(SessionHeader, bytes))?;
+        if field(offset_of!(SessionHeader, reserved))? != 0 {
+            return Err(Refusal::Reserved);
+        }
+        if bytes > memory.size() || !header.ends_with(name) {
+            return Err(Refusal::Header);
+        }
+        let (slot, generation, count) = in_force(memory)?;
+        let mut this = Self {
+            entries: KVec::with_capacity(count, GFP_KERNEL).map_err(|_| Refusal::Memory)?,
+            bytes,
+            generation,
+            slot,
+        };
+        let mut at = SESSION_DATA;
+        for index in 0..count {
+            let mut encoded = [0; ENTRY_BYTES];
+            memory
+                .read(place_of(slot, index), &mut encoded)
+                .map_err(|_| Refusal::Header)?;
+            let entry = Entry::decode(&encoded, at, bytes)?;
+            if this.find(&entry.key).is_some() {
+                return Err(Refusal::Key);
+            }
+            at = entry.end();
+            // There is room.
+            let _ = this.entries.push_within_capacity(entry);
+        }
+        Ok(this)
+    }
+
+    /// All entries.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry of this key.
+    pub fn find(&self, key: &Key) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key == *key)
+    }
+
+    /// Where an entry can be put, beside all that are there; [`Self::publish`] puts it there.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a length that its kind does not allow; `ENOSPC` if there is no room for its
+    /// contents, or for another entry.
+    pub fn place(&self, key: Key, kind: Kind, length: u64) -> Result<Entry> {
+        if !kind.allows(length) {
+            return Err(EINVAL);
+        }
+        if self.find(&key).is_none() && self.entries.len() >= SESSION_ENTRIES_MAX {
+            return Err(ENOSPC);
+        }
+        let align = kind.align(length);
+        let mut at = SESSION_DATA;
+        let ends = self.entries.iter().map(|entry| (entry.offset, entry.end()));
+        for (taken, end) in Iterator::chain(ends, [(self.bytes, self.bytes)]) {
+            let start = at.checked_next_multiple_of(align).ok_or(ENOSPC)?;
+            let entry = Entry {
+                key,
+                kind,
+                offset: start,
+                length,
+            };
+            if entry.end() <= taken {
+                return Ok(entry);
+            }
+            at = end;
+        }
+        Err(ENOSPC)
+    }
+
+    /// Puts an entry that [`Self::place`] returned into the table; one of the same key goes. Its
+    /// contents have to be there by now.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; nothing has changed then.
+    pub fn publish(&mut self, memory: &impl Memory, entry: Entry) -> Result {
+        let mut entries = self.copy(1, &entry.key)?;
+        let at = entries.iter().take_while(|it| it.offset < entry.offset);
+        let at = at.count();
+        // There is room.
+        let _ = entries.insert_within_capacity(at, entry);
+        self.change(memory, entries)
+    }
+
+    /// Takes an entry out.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `ENOMEM`; nothing has changed then.
+    pub fn delete(&mut self, memory: &impl Memory, key: &Key) -> Result {
+        self.find(key).ok_or(ENOENT)?;
+        let entries = self.copy(0, key)?;
+        self.change(memory, entries)
+    }
+
+    /// The entries but that of `key`, with room for some more.
+    fn copy(&self, more: usize, key: &Key) -> Result<KVec<Entry>> {
+        let mut entries = KVec::with_capacity(self.entries.len() + more, GFP_KERNEL)?;
+        for entry in self.entries.iter().filter(|entry| entry.key != *key) {
+            // There is room.
+            let _ = entries.push_within_capacity(*entry);
+        }
+        Ok(entries)
+    }
+
+    /// Writes the table that is not in force, and puts it in force.
+    fn change(&mut self, memory: &impl Memory, entries: KVec<Entry>) -> Result {
+        // More than any machine makes in its life.
+        let generation = self.generation.checked_add(1).ok_or(ENOSPC)?;
+        let slot = self.slot ^ 1;
+        let table = place_of_head(slot);
+        memory.store(table, 0)?;
+        for (index, entry) in entries.iter().enumerate() {
+            memory.write(place_of(slot, index), &entry.encode())?;
+        }
+        let mut head = [0; HEAD_BYTES];
+        // CAST: At most `SESSION_ENTRIES_MAX`.
+        let count = entries.len() as u32;
+        let offset = offset_of!(SessionTable, count);
+        put(&mut head, offset, &count.to_le_bytes());
+        memory.write(table, &head)?;
+        memory.store(table, generation)?;
+        // INVARIANT: `place` found room beside all others, and `publish` sorts.
+        self.entries = entries;
+        self.generation = generation;
+        self.slot = slot;
+        Ok(())
+    }
+}
+
+/// Where a table is.
+fn place_of_head(slot: usize) -> u64 {
+    let [first, second] = SESSION_TABLES;
+    if slot == 0 {
+        first
+    } else {
+        second
+    }
+}
+
+/// Where an entry of a table is.
+fn place_of(slot: usize, index: usize) -> u64 {
+    // CAST: An index is below `SESSION_ENTRIES_MAX`.
+    place_of_head(slot) + (HEAD_BYTES + index * ENTRY_BYTES) as u64
+}
+
+/// Which table is in force, its generation, and how many entries it has.
+fn in_force(memory: &impl Memory) -> Result<(usize, u64, usize), Refusal> {
+    let mut heads = [[0; HEAD_BYTES]; 2];
+    for (head, place) in heads.iter_mut().zip(SESSION_TABLES) {
+        memory.read(place, head).map_err(|_| Refusal::Header)?;
+    }
+    let [first, second] = heads.each_ref().map(|head| long(head, 0).unwrap_or(0));
+    let (slot, generation, head) = match first.cmp(&second) {
+        core::cmp::Ordering::Greater => (0, first, &heads[0]),
+        core::cmp::Ordering::Less => (1, second, &heads[1]),
+        core::cmp::Ordering::Equal => return Err(Refusal::Generation),
+    };
+    let count = word(head, offset_of!(SessionTable, count)).unwrap_or(u32::MAX) as usize;
+    if count > SESSION_ENTRIES_MAX {
+        return Err(Refusal::Count);
+    }
+    let rest = head.get(offset_of!(SessionTable, reserved)..);
+    if rest.is_none_or(|rest| rest.iter().any(|&byte| byte != 0)) {
+        return Err(Refusal::Reserved);
+    }
+    Ok((slot, generation, count))
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A file of a process, a memfd for example, that this kernel reads or writes for it.
+//!
+//! A safe face on `kernel_read()` and `kernel_write()`. No state, no lock.
+
+use kernel::{
+    bindings,
+    fs::LocalFile,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// An open file.
+pub(crate) struct PlainFile(ARef<LocalFile>);
+
+/// What a call returned that gives a number of bytes or an errno.
+fn bytes(count: isize) -> Result<usize> {
+    // CAST: An errno is small.
+    usize::try_from(count).map_err(|_| Error::from_errno(count as i32))
+}
+
+impl PlainFile {
+    /// The file of a descriptor of the calling process.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub(crate) fn of_descriptor(fd: i32) -> Result<Self> {
+        let fd = u32::try_from(fd).map_err(|_| EBADF)?;
+        Ok(Self(LocalFile::fget(fd)?))
+    }
+
+    /// How many bytes it has now.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is of no kind that has a size.
+    pub(crate) fn size(&self) -> Result<u64> {
+        // SAFETY: The reference keeps the file.
+        let size = unsafe { bindings::multikernel_file_size(self.0.as_ptr()) };
+        u64::try_from(size).map_err(|_| EINVAL)
+    }
+
+    /// Reads from `position` on until `to` is full.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it has fewer bytes by now; what reading fails with.
+    pub(crate) fn read_at(&self, position: u64, to: &mut [u8]) -> Result {
+        let mut done = 0;
+        while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let (length, rest) = (rest.len(), rest.as_mut_ptr().cast());
+            // CAST: Sizes of files are below `i64::MAX`.
+            let mut position = (position + done as u64) as bindings::loff_t;
+            // SAFETY: The reference keeps the file, and `rest` has room for so many bytes.
+            let count =
+                unsafe { bindings::kernel_read(self.0.as_ptr(), rest, length, &mut position) };
+            match bytes(count)? {
+                0 => return Err(EBUSY),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `from` from `position` on.
+    ///
+    /// # Errors
+    ///
+    /// What writing fails with.
+    pub(crate) fn write_at(&self, position: u64, from: &[u8]) -> Result {
+        let mut done = 0;
+        while let Some(rest) = from.get(done..).filter(|rest| !rest.is_empty()) {
+            // CAST: As above.
+            let mut position = (position + done as u64) as bindings::loff_t;
+            let (length, rest) = (rest.len(), rest.as_ptr().cast());
+            // SAFETY: The reference keeps the file, and `rest` has so many bytes.
+            let count =
+                unsafe { bindings::kernel_write(self.0.as_ptr(), rest, length, &mut position) };
+            match bytes(count)? {
+                0 => return Err(ENOSPC),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+}
