@@ -178,6 +178,11 @@ pub enum Verb {
         #[command(subcommand)]
         verb: ArenaVerb,
     },
+    /// State that one kernel hands to another: sessions, in arenas
+    Handover {
+        #[command(subcommand)]
+        verb: crate::handover::HandoverVerb,
+    },
     /// Create an instance, load a kernel into it and start it; undo all if a part fails
     Run(RunArgs),
 }

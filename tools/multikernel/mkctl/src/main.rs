@@ -17,6 +17,7 @@ mod args;
 mod console;
 mod dump;
 mod events;
+mod handover;
 mod instance;
 mod link;
 mod list;
@@ -87,6 +88,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Send(args) => return port::send(&args),
         Verb::Recv(args) => return port::recv(&args),
         Verb::Arena { verb } => arena::arena(&verb),
+        Verb::Handover { verb } => handover::handover(&verb),
         Verb::Run(args) => return run::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -78,6 +78,33 @@ pub const MULTIKERNEL_IOCTL_LIST_ARENAS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_A
 pub const MULTIKERNEL_IOCTL_ARENA_RESIZE: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_RESIZE);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_LIST_GRANTS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_GRANTS);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_CREATE: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_CREATE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_OPEN: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_OPEN);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_ACCEPT: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_ACCEPT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_REMOVE: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_REMOVE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_LIST_SESSIONS: libc::Ioctl = io(MULTIKERNEL_CMD_LIST_SESSIONS);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_PUT: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_PUT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_GET: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_GET);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_DELETE: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_DELETE);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_LIST_ENTRIES: libc::Ioctl =
+    io(MULTIKERNEL_CMD_SESSION_LIST_ENTRIES);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_OFFER: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_OFFER);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_COMMIT: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_COMMIT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_ABORT: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_ABORT);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_SESSION_WAIT: libc::Ioctl = io(MULTIKERNEL_CMD_SESSION_WAIT);
 
 /// `KEXEC_ARCH_X86_64` of `<linux/kexec.h>`: the ELF machine number in the upper half of the flags.
 pub const KEXEC_ARCH_X86_64: u64 = 62 << 16;
@@ -135,6 +162,19 @@ mod tests {
             (MULTIKERNEL_IOCTL_LIST_ARENAS, 0xb955),
             (MULTIKERNEL_IOCTL_ARENA_RESIZE, 0xb956),
             (MULTIKERNEL_IOCTL_LIST_GRANTS, 0xb957),
+            (MULTIKERNEL_IOCTL_SESSION_CREATE, 0xb958),
+            (MULTIKERNEL_IOCTL_SESSION_OPEN, 0xb959),
+            (MULTIKERNEL_IOCTL_SESSION_ACCEPT, 0xb95a),
+            (MULTIKERNEL_IOCTL_SESSION_REMOVE, 0xb95b),
+            (MULTIKERNEL_IOCTL_LIST_SESSIONS, 0xb95c),
+            (MULTIKERNEL_IOCTL_SESSION_PUT, 0xb960),
+            (MULTIKERNEL_IOCTL_SESSION_GET, 0xb961),
+            (MULTIKERNEL_IOCTL_SESSION_DELETE, 0xb962),
+            (MULTIKERNEL_IOCTL_SESSION_LIST_ENTRIES, 0xb963),
+            (MULTIKERNEL_IOCTL_SESSION_OFFER, 0xb964),
+            (MULTIKERNEL_IOCTL_SESSION_COMMIT, 0xb965),
+            (MULTIKERNEL_IOCTL_SESSION_ABORT, 0xb966),
+            (MULTIKERNEL_IOCTL_SESSION_WAIT, 0xb967),
         ];
         for (number, expected) in numbers {
             assert_eq!(number, expected);
@@ -171,6 +211,12 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_arena_resize>(), 80);
         assert_eq!(size_of::<multikernel_arena>(), 96);
         assert_eq!(size_of::<multikernel_arena_grant>(), 16);
+        assert_eq!(size_of::<multikernel_ioctl_session>(), 88);
+        assert_eq!(size_of::<multikernel_session>(), 96);
+        assert_eq!(size_of::<multikernel_ioctl_session_entry>(), 96);
+        assert_eq!(size_of::<multikernel_session_entry>(), 80);
+        assert_eq!(size_of::<multikernel_ioctl_session_offer>(), 80);
+        assert_eq!(size_of::<multikernel_ioctl_session_step>(), 16);
         assert_eq!(size_of::<multikernel_event>(), 104);
         assert_eq!(size_of::<kexec_segment>(), 32);
     }

@@ -273,7 +273,7 @@ fn grant_request(name: &str, id: u32, flags: u32) -> sys::multikernel_ioctl_aren
     }
 }
 
-fn text(field: &[u8]) -> String {
+pub(super) fn text(field: &[u8]) -> String {
     let name = field.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }

@@ -11,6 +11,7 @@ mod event;
 mod host;
 mod instance;
 mod link;
+mod session;
 pub(crate) mod syscall;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use event::{Event, EventRead, Events};
 pub use host::{CreateRequest, Host, HostInfo, DEVICE};
 pub use instance::{Instance, InstanceInfo};
 pub use link::{LinkInfo, LinkState};
+pub use session::{Entry, EntryKind, Offer, Session, SessionInfo, SessionState};
 pub use syscall::{ArenaMap, SharedMap};
 
 /// Who owns a CPU or a piece of memory.
@@ -333,6 +335,11 @@ impl MemoryInfo {
     pub fn range(&self) -> Range {
         Range::new(self.base, self.size)
     }
+}
+
+/// A time as a field of the user ABI has it.
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// `sizeof` as the first field of every request has it.

@@ -57,6 +57,14 @@ plain_requests! {
     ArenaGrant(sys::multikernel_ioctl_arena_grant) = sys::MULTIKERNEL_IOCTL_ARENA_GRANT;
     ArenaRevoke(sys::multikernel_ioctl_arena_grant) = sys::MULTIKERNEL_IOCTL_ARENA_REVOKE;
     ArenaResize(sys::multikernel_ioctl_arena_resize) = sys::MULTIKERNEL_IOCTL_ARENA_RESIZE;
+    SessionCreate(sys::multikernel_ioctl_session) = sys::MULTIKERNEL_IOCTL_SESSION_CREATE;
+    SessionOpen(sys::multikernel_ioctl_session) = sys::MULTIKERNEL_IOCTL_SESSION_OPEN;
+    SessionAccept(sys::multikernel_ioctl_session) = sys::MULTIKERNEL_IOCTL_SESSION_ACCEPT;
+    SessionRemove(sys::multikernel_ioctl_session) = sys::MULTIKERNEL_IOCTL_SESSION_REMOVE;
+    SessionOffer(sys::multikernel_ioctl_session_offer) = sys::MULTIKERNEL_IOCTL_SESSION_OFFER;
+    SessionCommit(sys::multikernel_ioctl_session_step) = sys::MULTIKERNEL_IOCTL_SESSION_COMMIT;
+    SessionAbort(sys::multikernel_ioctl_session_step) = sys::MULTIKERNEL_IOCTL_SESSION_ABORT;
+    SessionWait(sys::multikernel_ioctl_session_step) = sys::MULTIKERNEL_IOCTL_SESSION_WAIT;
     Events(sys::multikernel_ioctl_events) = sys::MULTIKERNEL_IOCTL_EVENTS;
     Connect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_CONNECT;
     Disconnect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_DISCONNECT;
@@ -130,6 +138,16 @@ unsafe impl ListElement for sys::multikernel_arena {
 // SAFETY: By the header; integers only.
 unsafe impl ListElement for sys::multikernel_arena_grant {
     const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_GRANTS;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_session {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_LIST_SESSIONS;
+}
+
+// SAFETY: By the header; integers only.
+unsafe impl ListElement for sys::multikernel_session_entry {
+    const NUMBER: libc::Ioctl = sys::MULTIKERNEL_IOCTL_SESSION_LIST_ENTRIES;
 }
 
 // SAFETY: By the header; an integer.
@@ -305,6 +323,116 @@ pub fn arena_open(fd: BorrowedFd<'_>, name: &str, flags: u32) -> io::Result<(u64
     });
     ioctl(fd, &mut request)?;
     Ok((request.0.bytes, owned(request.0.fd)?))
+}
+
+/// One of SESSION_CREATE, OPEN and ACCEPT; returns the offer's ticket, and the new fd.
+pub fn session<R: Request>(
+    fd: BorrowedFd<'_>,
+    request: impl FnOnce(sys::multikernel_ioctl_session) -> R,
+    structure: impl FnOnce(&R) -> &sys::multikernel_ioctl_session,
+    value: sys::multikernel_ioctl_session,
+) -> io::Result<(u64, OwnedFd)> {
+    let mut request = request(value);
+    ioctl(fd, &mut request)?;
+    let value = structure(&request);
+    Ok((value.ticket, owned(value.fd)?))
+}
+
+/// What SESSION_PUT, GET and DELETE say of an entry.
+#[derive(Debug)]
+pub struct SessionEntry {
+    /// `MULTIKERNEL_ENTRY_*`.
+    pub kind: u32,
+    /// How many bytes it has.
+    pub length: u64,
+    /// Its pages.
+    pub fd: Option<OwnedFd>,
+}
+
+fn entry(
+    fd: BorrowedFd<'_>,
+    number: libc::Ioctl,
+    mut request: sys::multikernel_ioctl_session_entry,
+) -> io::Result<SessionEntry> {
+    request.size = super::size_field::<sys::multikernel_ioctl_session_entry>();
+    // SAFETY: The kernel reads and writes one such structure; what `address` and `length` say is
+    // memory of the callers below, which they have borrowed for that.
+    unsafe { ioctl_raw(fd, number, ptr::from_mut(&mut request).cast()) }?;
+    let pages = request.kind == sys::MULTIKERNEL_ENTRY_PAGES
+        && number != sys::MULTIKERNEL_IOCTL_SESSION_DELETE;
+    Ok(SessionEntry {
+        kind: request.kind,
+        length: request.length,
+        fd: pages.then(|| owned(request.fd)).transpose()?,
+    })
+}
+
+/// SESSION_PUT of bytes.
+pub fn session_put(fd: BorrowedFd<'_>, key: &str, bytes: &[u8]) -> io::Result<()> {
+    let request = sys::multikernel_ioctl_session_entry {
+        kind: sys::MULTIKERNEL_ENTRY_BYTES,
+        key: super::name_field(key),
+        address: bytes.as_ptr() as u64,
+        length: bytes.len() as u64,
+        ..Default::default()
+    };
+    entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_PUT, request).map(drop)
+}
+
+/// SESSION_PUT of so many bytes of pages.
+pub fn session_put_pages(fd: BorrowedFd<'_>, key: &str, length: u64) -> io::Result<SessionEntry> {
+    let request = sys::multikernel_ioctl_session_entry {
+        kind: sys::MULTIKERNEL_ENTRY_PAGES,
+        key: super::name_field(key),
+        length,
+        ..Default::default()
+    };
+    entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_PUT, request)
+}
+
+/// SESSION_PUT of the contents of a memfd, or another file; how many bytes they are.
+pub fn session_put_file(fd: BorrowedFd<'_>, key: &str, file: BorrowedFd<'_>) -> io::Result<u64> {
+    let request = sys::multikernel_ioctl_session_entry {
+        kind: sys::MULTIKERNEL_ENTRY_MEMFD,
+        key: super::name_field(key),
+        fd: file.as_raw_fd(),
+        ..Default::default()
+    };
+    Ok(entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_PUT, request)?.length)
+}
+
+/// SESSION_GET of bytes, as many as fit; of pages.
+pub fn session_get(fd: BorrowedFd<'_>, key: &str, room: &mut [u8]) -> io::Result<SessionEntry> {
+    let request = sys::multikernel_ioctl_session_entry {
+        key: super::name_field(key),
+        address: if room.is_empty() {
+            0
+        } else {
+            room.as_mut_ptr() as u64
+        },
+        length: room.len() as u64,
+        ..Default::default()
+    };
+    entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_GET, request)
+}
+
+/// SESSION_GET of what was in a memfd, into a file; how many bytes they are.
+pub fn session_get_file(fd: BorrowedFd<'_>, key: &str, file: BorrowedFd<'_>) -> io::Result<u64> {
+    let request = sys::multikernel_ioctl_session_entry {
+        key: super::name_field(key),
+        fd: file.as_raw_fd(),
+        ..Default::default()
+    };
+    Ok(entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_GET, request)?.length)
+}
+
+/// SESSION_DELETE.
+pub fn session_delete(fd: BorrowedFd<'_>, key: &str) -> io::Result<()> {
+    let request = sys::multikernel_ioctl_session_entry {
+        key: super::name_field(key),
+        ..Default::default()
+    };
+    entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_DELETE, request).map(drop)
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
