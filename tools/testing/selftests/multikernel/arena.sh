@@ -15,16 +15,6 @@
 plan 52
 
 rounds=10
-mark=0
-
-# The spawn's user space, with what uses arenas.
-spawn_initrd() {
-	mkdir -p "$work/root"
-	cp /usr/bin/mkctl arena_test "$work/root"
-	(cd "$work/root" && printf '%s\n' mkctl arena_test | cpio -o -H newc | gzip) \
-		>"$work/more" 2>/dev/null
-	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
-}
 
 # run NAME CPUS
 run() {
@@ -39,27 +29,6 @@ again() {
 		mkctl start "$1" && ready "$1" "$work/log"
 }
 
-# told NAME COMMAND: typed into the spawn's shell; the command's status, and what
-# it and those before it printed.
-told() {
-	mark=$((mark + 1))
-	echo "$2; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
-	mkctl logs "$1" --until "mark $mark: " --timeout 120 | tr -d '\r' >"$work/told"
-	tail -n 15 "$work/told"
-	# The last line is a prompt.
-	echo
-	grep -q "^mark $mark: 0\$" "$work/told"
-}
-
-# fails ERROR COMMAND...: with these words.
-fails() {
-	words=$1
-	shift
-	"$@" >"$work/said" 2>&1 && return 1
-	cat "$work/said"
-	grep -q "$words" "$work/said"
-}
-
 # listed_as TEXT: a line of "mkctl arena ls", with single blanks.
 listed_as() {
 	mkctl arena ls | tr -s ' ' >"$work/list"
@@ -69,24 +38,24 @@ listed_as() {
 
 passes_on() {
 	echo "from the host" | mkctl arena write state --offset 4096 &&
-		told one '[ "$(/mkctl arena read state --offset 4096 --length 13)" = \
+		told one 120 '[ "$(/mkctl arena read state --offset 4096 --length 13)" = \
 			"from the host" ]' &&
-		told one 'echo "from the spawn" | /mkctl arena write state --offset 8k' &&
+		told one 120 'echo "from the spawn" | /mkctl arena write state --offset 8k' &&
 		mkctl arena read state --offset 8k --length 14 | grep -q '^from the spawn$'
 }
 
 # What one side stores at this moment, the other sees: a counter that goes back
 # and forth between two spawns.
 between_two() {
-	told one '/arena_test fill state 7' && told two '/arena_test verify state 7' &&
-		told two '/arena_test fill state 8' && told one '/arena_test verify state 8' &&
+	told one 120 '/arena_test fill state 7' && told two 120 '/arena_test verify state 7' &&
+		told two 120 '/arena_test fill state 8' && told one 120 '/arena_test verify state 8' &&
 		./arena_test verify state 8
 }
 
 # The arena is all zero, a spawn stamps it, and its kernel panics.
 panic_round() {
 	head -c 4194304 /dev/zero | mkctl arena write stamps &&
-		told one 'mkdir -p /d && mount -t debugfs none /d' &&
+		told one 120 'mkdir -p /d && mount -t debugfs none /d' &&
 		echo '/arena_test stamp stamps' '&' |
 		mkctl console one --linger 100 >/dev/null 2>&1 &&
 		wait_for 60 begun || return 1
@@ -104,7 +73,7 @@ begun() {
 
 mkctl pool grow 256M >/dev/null
 ledger >"$work/before"
-spawn_initrd
+spawn_initrd /usr/bin/mkctl arena_test
 
 check "an arena is made" mkctl arena create state 16M
 check "it is listed" listed_as ' 16M .* 0 state $'
@@ -126,18 +95,18 @@ check "which is not what stamps are" not ./arena_test frontier state
 
 check "a spawn" run one 1-2
 [ "$failed" = 0 ] || finish
-check "has no arena that was not granted" told one '/arena_test open state rw 13'
-check "and none that there is not" told one '/arena_test open nothing rw 2'
+check "has no arena that was not granted" told one 120 '/arena_test open state rw 13'
+check "and none that there is not" told one 120 '/arena_test open nothing rw 2'
 check "it is granted to be read" mkctl arena grant state one --read-only
 check "that is listed" listed_as ' state one (read-only)$'
-check "the spawn finds what the host stored" told one '/arena_test verify state 1'
-check "but cannot open it to be written to" told one '/arena_test open state rw 13'
-check "nor map it so" told one '/arena_test refused state ro'
+check "the spawn finds what the host stored" told one 120 '/arena_test verify state 1'
+check "but cannot open it to be written to" told one 120 '/arena_test open state rw 13'
+check "nor map it so" told one 120 '/arena_test refused state ro'
 check "it is granted to be written to" mkctl arena grant state one
-check "the spawn stores" told one '/arena_test fill state 2'
+check "the spawn stores" told one 120 '/arena_test fill state 2'
 check "and the host finds that" ./arena_test verify state 2
-check "what cannot be done with it in the spawn" told one '/arena_test refused state'
-check "large pages are used there too" told one '/arena_test large state'
+check "what cannot be done with it in the spawn" told one 120 '/arena_test refused state'
+check "large pages are used there too" told one 120 '/arena_test large state'
 check "scripts read and write it" passes_on
 check "the right to write stays while it runs" fails "granted to an instance that runs" \
 	mkctl arena grant state one --read-only
@@ -148,18 +117,18 @@ check "and how long it is" fails "granted to an instance that runs" \
 	mkctl arena resize state 2M
 
 check "another spawn" run two 3
-check "has none either" told two '/arena_test open state ro 13'
+check "has none either" told two 120 '/arena_test open state ro 13'
 check "until it is granted" mkctl arena grant state two
 check "two spawns and the host use one arena" between_two
 check "a spawn is stopped by force" mkctl kill two
 check "what it stored is there" ./arena_test verify state 8
 check "it is removed, and its grant with it" mkctl rm two
 check "that is listed too" listed_as ' state one$'
-told one '/arena_test fill state 9' >/dev/null
+told one 120 '/arena_test fill state 9' >/dev/null
 check "the other one powers off" mkctl stop one
 check "what it stored is there as well" ./arena_test verify state 9
 check "in its next life" again one
-check "it finds that" told one '/arena_test verify state 9'
+check "it finds that" told one 120 '/arena_test verify state 9'
 
 mkctl arena create stamps 4M && mkctl arena grant stamps one
 crashes() {

@@ -18,16 +18,6 @@ plan 23
 
 parameters=/sys/module/multikernel_test/parameters
 
-# The spawn's user space, with the module and what calls it.
-spawn_initrd() {
-	mkdir -p "$work/root"
-	cp port_test "$work/root"
-	cp /boot/multikernel_test-spawn.ko "$work/root/multikernel_test.ko"
-	(cd "$work/root" && printf '%s\n' port_test multikernel_test.ko | cpio -o -H newc | gzip) \
-		>"$work/more" 2>/dev/null
-	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
-}
-
 run() {
 	mkctl run --kernel /boot/vmlinux --initrd "$work/spawn.cpio.gz" --cpus 2-3 \
 		--memory 96M --name modular --hang-timeout never
@@ -50,15 +40,6 @@ host_counted() {
 
 spawn_counted() {
 	told modular 60 "[ \"\$(cat $parameters/$1)\" = $2 ]"
-}
-
-# fails TEXT COMMAND...: with these words.
-fails() {
-	text=$1
-	shift
-	"$@" >"$work/said" 2>&1 && return 1
-	cat "$work/said"
-	grep -q "$text" "$work/said"
 }
 
 # ends PROCESS FILE: it is told to, and has been answered and refused.
@@ -98,7 +79,8 @@ no_splat() {
 	return 0
 }
 
-spawn_initrd
+cp /boot/multikernel_test-spawn.ko "$work/multikernel_test.ko"
+spawn_initrd port_test "$work/multikernel_test.ko"
 mkctl pool grow 96M >/dev/null
 ledger >"$work/before"
 check "a spawn" run

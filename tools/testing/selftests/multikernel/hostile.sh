@@ -16,18 +16,6 @@ plan 57
 
 rounds=1500
 
-# The spawn's user space, with what serves ports and calls the host.
-spawn_initrd() {
-	mkdir -p "$work/root"
-	cp /usr/bin/mkctl port_test "$work/root"
-	printf '#!/bin/sh\nmount -t debugfs none /sys/kernel/debug\n/port_test serve\n' \
-		>"$work/root/serve"
-	chmod 755 "$work/root/serve"
-	(cd "$work/root" && printf '%s\n' mkctl port_test serve | cpio -o -H newc | gzip) \
-		>"$work/more" 2>/dev/null
-	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
-}
-
 run() {
 	mkctl run --kernel /boot/vmlinux --initrd "$work/spawn.cpio.gz" \
 		--append spawn.run=/serve --memory 96M --hang-timeout never "$@"
@@ -134,7 +122,9 @@ crowd() {
 	return "$status"
 }
 
-spawn_initrd
+printf '#!/bin/sh\nmount -t debugfs none /sys/kernel/debug\n/port_test serve\n' >"$work/serve"
+chmod 755 "$work/serve"
+spawn_initrd /usr/bin/mkctl port_test "$work/serve"
 mkctl pool grow 192M >/dev/null
 ledger >"$work/before"
 check "a spawn that will be hostile" run --cpus 2-3 --name hostile

@@ -87,6 +87,16 @@ told() {
 	grep -q "^mark $mark: 0\$" "$work/told"
 }
 
+# spawn_initrd FILE...: the spawn's user space, and these files of the host at its
+# root, as $work/spawn.cpio.gz.
+spawn_initrd() {
+	mkdir -p "$work/root"
+	cp "$@" "$work/root"
+	(cd "$work/root" && for file; do echo "${file##*/}"; done | cpio -o -H newc | gzip) \
+		>"$work/more" 2>/dev/null
+	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
+}
+
 # fails TEXT COMMAND...: with these words.
 fails() {
 	text=$1
@@ -155,17 +165,6 @@ ask() {
 		     /^end$/ { on = 0 }
 		     on { answer = answer $0 "\n" }
 		     END { printf "%s", answer }'
-}
-
-mark=0
-# told NAME SECONDS COMMAND: typed into the spawn's shell; the command's status,
-# and what it and those before it printed in $work/told.
-told() {
-	mark=$((mark + 1))
-	echo "$3; echo ma''rk $mark: \$?" | mkctl console "$1" --linger 100 >/dev/null 2>&1
-	mkctl logs "$1" --until "mark $mark: " --timeout "$2" | tr -d '\r' >"$work/told"
-	tail -n 15 "$work/told"
-	grep -q "^mark $mark: 0\$" "$work/told"
 }
 
 # counter NAME KEY: of the host's link to it, or in a spawn to the host.

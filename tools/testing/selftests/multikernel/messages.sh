@@ -19,15 +19,6 @@ cpus=/sys/devices/system/cpu
 # For calls that have to be answered, however slow the machine; in milliseconds.
 patience=60000
 
-# The spawn's user space, with what calls the host.
-spawn_initrd() {
-	mkdir -p "$work/root"
-	cp /usr/bin/mkctl spawn_calls "$work/root"
-	(cd "$work/root" && printf '%s\n' mkctl spawn_calls | cpio -o -H newc | gzip) \
-		>"$work/more" 2>/dev/null
-	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
-}
-
 run() {
 	mkctl run --kernel /boot/bzImage --initrd "$work/spawn.cpio.gz" --memory 128M \
 		--hang-timeout never "$@"
@@ -197,7 +188,7 @@ both_ways() {
 
 # --- From the host -----------------------------------------------------------
 
-spawn_initrd
+spawn_initrd /usr/bin/mkctl spawn_calls
 mkctl pool grow 256M >/dev/null
 ledger >"$work/before"
 mkctl create empty --cpus 2 --memory 2M >/dev/null

@@ -15,15 +15,6 @@
 . ./ktap.sh
 plan 66
 
-# The spawns' user space, with what talks.
-spawn_initrd() {
-	mkdir -p "$work/root"
-	cp /usr/bin/mkctl port_test "$work/root"
-	(cd "$work/root" && printf '%s\n' mkctl port_test | cpio -o -H newc | gzip) \
-		>"$work/more" 2>/dev/null
-	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
-}
-
 load() {
 	mkctl load "$1" --kernel /boot/bzImage --initrd "$work/spawn.cpio.gz"
 }
@@ -159,7 +150,7 @@ host_calls() {
 	done
 }
 
-spawn_initrd
+spawn_initrd /usr/bin/mkctl port_test
 mkctl pool grow 320M >/dev/null
 ledger >"$work/before"
 bytes=$(kernel_bytes)
