@@ -208,6 +208,7 @@ fn reserve(
         shared: body.shared,
         link: None,
         unparked: None,
+        session_requests: 0,
         events: 0,
         pulse: body.pulse,
         image: None,

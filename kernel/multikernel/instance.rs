@@ -228,6 +228,8 @@ pub(crate) struct Instance {
     /// The memory of a link that has ended while a CPU was not known to be parked, which may still
     /// use it.
     pub(crate) unparked: Option<Arc<region::Region>>,
+    /// Its link's last request for a session that was looked at.
+    pub(crate) session_requests: u64,
     /// How many events there have been about it.
     pub(crate) events: u64,
     /// How its CPUs are watched while it runs.

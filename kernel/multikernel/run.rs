@@ -92,6 +92,7 @@ pub(crate) fn start(
         instance.image = None;
         instance.epoch = life.header.epoch;
         instance.link = Some(link);
+        instance.session_requests = 0;
         instance.pulse.begin(hang_ms, event::now());
         instance.change(subsystem, State::Running, Reason::None);
     }

@@ -115,6 +115,9 @@ pub struct SessionRequest {
     pub reserved: u32,
     /// The offer that is meant, by the number that the host has given it.
     pub ticket: u64,
+    /// Greater than that of all requests that the spawn has sent before. The host refuses, with
+    /// EAGAIN, what comes after a later one: nobody waits for it any more, or it is sent again.
+    pub sequence: u64,
     /// The session's name, zero-terminated; what follows is zero too.
     pub name: [u8; NAME_LENGTH],
     /// Of an offer, the instance that it is made to, in the same form; all zero for the host.
@@ -164,9 +167,10 @@ const _: () = {
     assert!(SESSION_TABLES[1] + 0x1_0000 == SESSION_DATA);
 
     assert!(offset_of!(SessionRequest, ticket) == 8);
-    assert!(offset_of!(SessionRequest, name) == 16);
-    assert!(offset_of!(SessionRequest, to) == 80);
-    assert!(size_of::<SessionRequest>() == 144);
+    assert!(offset_of!(SessionRequest, sequence) == 16);
+    assert!(offset_of!(SessionRequest, name) == 24);
+    assert!(offset_of!(SessionRequest, to) == 88);
+    assert!(size_of::<SessionRequest>() == 152);
     assert!(offset_of!(SessionAnswer, ticket) == 16);
     assert!(offset_of!(SessionAnswer, outcome) == 24);
     assert!(size_of::<SessionAnswer>() == 32);

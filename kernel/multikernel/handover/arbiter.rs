@@ -83,17 +83,24 @@ pub(super) fn decide(subsystem: &Subsystem, asked: &Asked) -> Result<Told> {
 ///
 /// # Errors
 ///
-/// As [`decide`]; `ESTALE` if it does not run any more.
+/// As [`decide`]; `ESTALE` if it does not run any more; `EAGAIN` if it has asked for something else
+/// since: what it has given up must not be made behind its back.
 pub(super) fn decide_for(subsystem: &Subsystem, link: &Arc<Link>, asked: &Asked) -> Result<Told> {
     decide_by(subsystem, asked, |registry| {
-        Ok(Party::Instance(arena::at_link(registry, link)?.handle()))
+        let handle = arena::at_link(registry, link)?.handle();
+        let instance = registry.find(handle)?;
+        if asked.sequence <= instance.session_requests {
+            return Err(EAGAIN);
+        }
+        instance.session_requests = asked.sequence;
+        Ok(Party::Instance(handle))
     })
 }
 
 fn decide_by(
     subsystem: &Subsystem,
     asked: &Asked,
-    by: impl FnOnce(&Registry) -> Result<Party<Handle>>,
+    by: impl FnOnce(&mut Registry) -> Result<Party<Handle>>,
 ) -> Result<Told> {
     let room = Room {
         grants: 1,

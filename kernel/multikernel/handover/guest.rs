@@ -8,7 +8,13 @@
 use kernel::{
     prelude::*,
     str::CStr,
-    sync::Arc,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
     uapi, //
 };
 
@@ -79,6 +85,12 @@ fn ask(name: &Name) -> Result<Granted> {
     Granted::of_answer(answer).ok_or(EPROTO)
 }
 
+/// How many requests for sessions have been sent.
+static REQUESTS: Atomic<u64> = Atomic::new(0);
+
+/// How often a request is sent that another of this kernel has overtaken.
+const TRIES: usize = 16;
+
 /// Has the host make a step with a session.
 ///
 /// # Errors
@@ -87,10 +99,19 @@ fn ask(name: &Name) -> Result<Granted> {
 pub(super) fn ask_session(asked: &Asked) -> Result<Told> {
     let host = peer::host().ok_or(ENOTCONN)?;
     let mut answer = [0; wire::SESSION_ANSWER_BYTES];
-    let request = asked.request();
-    let bytes = call::call(host, None, PORT_SESSION, &request, &mut answer, TIMEOUT_MS)?;
-    let answer = answer.get(..bytes).ok_or(EPROTO)?;
-    Told::of_answer(answer).ok_or(EPROTO)
+    let mut asked = *asked;
+    for _ in 0..TRIES {
+        asked.sequence = REQUESTS.fetch_add(1, Relaxed) + 1;
+        let request = asked.request();
+        match call::call(host, None, PORT_SESSION, &request, &mut answer, TIMEOUT_MS) {
+            Err(EAGAIN) => {}
+            result => {
+                let answer = answer.get(..result?).ok_or(EPROTO)?;
+                return Told::of_answer(answer).ok_or(EPROTO);
+            }
+        }
+    }
+    Err(EBUSY)
 }
 
 /// Hears of sessions from now on. To be called once, at boot, in a spawn.

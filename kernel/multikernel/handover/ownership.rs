@@ -86,6 +86,12 @@ impl<H: Copy + Eq> Ownership<H> {
         self.owner
     }
 
+    /// How many offers there have been.
+    #[allow(dead_code)] // The model counts them.
+    pub fn offers(&self) -> u64 {
+        self.offers
+    }
+
     /// Who made the last offer.
     pub fn giver(&self) -> Option<Party<H>> {
         (self.offers != 0).then_some(self.giver)

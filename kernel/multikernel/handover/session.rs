@@ -61,6 +61,7 @@ fn ask(name: &Name, step: Step) -> Result<Told> {
     let asked = Asked {
         name: *name.field(),
         step,
+        sequence: 0,
     };
     #[cfg(CONFIG_MULTIKERNEL_GUEST)]
     if crate::guest::active() {
@@ -409,6 +410,10 @@ impl Session {
             Err(error) => {
                 if is_in_doubt(error) && before == Role::Owner {
                     state.role = Role::Offering(0);
+                }
+                if error == EACCES {
+                    // It is another's: an offer that was in doubt had been made.
+                    state.role = Role::Former;
                 }
                 Err(error)
             }

@@ -171,6 +171,8 @@ pub struct Asked {
     pub name: [u8; NAME_LENGTH],
     /// What is to be done.
     pub step: Step,
+    /// Of a spawn: which of its requests this is.
+    pub sequence: u64,
 }
 
 impl Asked {
@@ -193,6 +195,8 @@ impl Asked {
             &operation.to_le_bytes(),
         );
         put(offset_of!(SessionRequest, ticket), &ticket.to_le_bytes());
+        let sequence = offset_of!(SessionRequest, sequence);
+        put(sequence, &self.sequence.to_le_bytes());
         put(offset_of!(SessionRequest, name), &self.name);
         if let Step::Offer(to) = &self.step {
             put(offset_of!(SessionRequest, to), to);
@@ -221,6 +225,7 @@ impl Asked {
         let this = Self {
             name: name(offset_of!(SessionRequest, name))?,
             step,
+            sequence: long(bytes, offset_of!(SessionRequest, sequence))?,
         };
         // What the operation has no use for is zero, and there is nothing behind it.
         (this.request().as_slice() == bytes).then_some(this)
@@ -353,7 +358,11 @@ mod tests {
             Step::Look(1),
             Step::Remove,
         ] {
-            let asked = Asked { name, step };
+            let asked = Asked {
+                name,
+                step,
+                sequence: 5,
+            };
             let bytes = asked.request();
             assert_eq!(Asked::of_request(&bytes), Some(asked));
             // Neither more nor fewer bytes, nor anything in a field that has to be zero.
@@ -368,6 +377,7 @@ mod tests {
         let mut changed = Asked {
             name,
             step: Step::Accept,
+            sequence: 5,
         }
         .request();
         put(&mut changed, offset_of!(SessionRequest, ticket), &[1]);
