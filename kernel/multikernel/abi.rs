@@ -474,6 +474,8 @@ pub const PORT_ARENA: u32 = 16;
 /// host sends an empty message when something has become of a session that the spawn has to do
 /// with.
 pub const PORT_SESSION: u32 = 17;
+/// Where the host tells a spawn of CPUs, and a spawn asks the host about them.
+pub const PORT_CPUS: u32 = 18;
 /// The first port of a kernel that is not this subsystem's own.
 pub const PORT_KERNEL: u32 = 0x100;
 /// The first port that user space may open by its number.
@@ -519,6 +521,27 @@ pub struct LinksMessage {
     pub name: [u8; NAME_LENGTH],
 }
 
+/// `CpusRequest::operation`, to the host: whether the CPU with this APIC id may be started. The
+/// answer's status is 0 or EPERM.
+pub const CPUS_MAY_START: u32 = 1;
+/// `CpusRequest::operation`, to a spawn: it may start CPUs with these APIC ids from now on, and is
+/// to bring them online. The answer comes when that has been tried; its status is 0 if all are
+/// online, ENODEV if the spawn's tables do not have one of them, or why one could not be started.
+pub const CPUS_ADDED: u32 = 2;
+
+/// What is asked of [`PORT_CPUS`], behind its [`CallHeader`]; `count` APIC ids of four bytes follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CpusRequest {
+    /// One of `CPUS_*`.
+    pub operation: u32,
+    /// How many APIC ids follow, 1 to [`CPUS_REQUEST_MAX`].
+    pub count: u32,
+}
+
+/// APIC ids of one request of [`PORT_CPUS`] at most.
+pub const CPUS_REQUEST_MAX: usize = 128;
+
 /// `ArenaRequest::operation`: where the arena of this name is, to be mapped.
 pub const ARENA_OPEN: u32 = 1;
 
@@ -554,6 +577,8 @@ pub struct ArenaAnswer {
 const _: () = {
     use core::mem::{offset_of, size_of};
 
+    assert!(size_of::<CpusRequest>() == 8);
+    assert!(offset_of!(CpusRequest, count) == 4);
     assert!(offset_of!(SharedHeader, version) == 8);
     assert!(offset_of!(SharedHeader, id) == 12);
     assert!(offset_of!(SharedHeader, epoch) == 16);

@@ -449,7 +449,7 @@ impl Pair {
                 Ok(true)
             }
             Step::Make(wanted) => {
-                let cpus = |party: Party| lives.find(party.serial).map_or(1, |it| it.cpus.len());
+                let cpus = |party: Party| lives.find(party.serial).map_or(1, |it| it.cpus_max);
                 let sides = wanted.parties.map(|party| (party.id, cpus(party)));
                 drop(guard);
                 make(subsystem, wanted, sides)?;
@@ -461,7 +461,6 @@ impl Pair {
                     side: end.side as u32,
                     base: region.phys().ok_or(EINVAL)?,
                     size: region.layout().size() + version::claim::appended(),
-                    cpus: region.layout().side(end.side ^ 1).cpus,
                     ..offer::about(abi::LINKS_OFFER, end.peer.id, end.epoch)
                 };
                 let told = tell(&lives, end, head, &mut ids);
@@ -567,6 +566,9 @@ fn tell(
             // There is room for as many as an instance can have, or for none.
             let _ = ids.push_within_capacity(apic::number_of_cpu(cpu));
         }
+        // CAST: At most `MULTIKERNEL_CPUS_MAX`. It may be given more in this life, to which it does
+        // not have itself rung over this link: see `link/inbox.rs`.
+        head.cpus = ids.len() as u32;
     }
     Some(Telling {
         link,

@@ -104,7 +104,12 @@ fn take_offline(cpu: CpuId) -> Result {
 /// missed its SIPIs.
 const ONLINE_TRIES: usize = 3;
 
-fn bring_online(cpu: CpuId) -> Result {
+/// Brings a CPU online that this kernel may start.
+///
+/// # Errors
+///
+/// What the hotplug core says.
+pub(crate) fn bring_online(cpu: CpuId) -> Result {
     let mut result = Ok(());
     for _ in 0..ONLINE_TRIES {
         // SAFETY: In process context, no lock held.
@@ -212,6 +217,23 @@ impl Held {
         }
     }
 
+    /// The host's number of it.
+    pub(crate) fn number(&self) -> Option<CpuId> {
+        match self {
+            Self::Parked(cpu) => Some(cpu.number),
+            Self::Spawn(cpu) => Some(cpu.number),
+            Self::Moving => None,
+        }
+    }
+
+    /// Leaves it to the spawn kernel that runs on the instance's other CPUs, to be started.
+    pub(crate) fn leave_to_spawn(&mut self) {
+        self.change(|cpu| match cpu {
+            Self::Parked(cpu) => Self::Spawn(cpu.into_state()),
+            other => other,
+        });
+    }
+
     fn change(&mut self, change: impl FnOnce(Held) -> Held) {
         let before = core::mem::replace(self, Self::Moving);
         *self = change(before);
@@ -247,9 +269,9 @@ pub(crate) unsafe fn enter_spawn(
                 result = confirmed;
                 Held::Spawn(cpu)
             }
-            Held::Parked(cpu) => Held::Spawn(cpu.into_state()),
             other => other,
         });
+        cpu.leave_to_spawn();
     }
     result
 }

@@ -109,6 +109,25 @@ impl CpuLedger {
         }
     }
 
+    /// Writes down that these CPUs go from one instance to another: all of them or, on an error,
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the first instance does not have one of them.
+    pub fn pass(&mut self, cpus: &[u32], from: InstanceId, to: InstanceId) -> Result {
+        let has = |&cpu: &u32| self.owner(cpu) == Some(CpuOwner::Instance(from));
+        if !cpus.iter().all(has) {
+            return Err(ENODEV);
+        }
+        for entry in self.entries.iter_mut() {
+            if cpus.contains(&entry.0) {
+                entry.1 = CpuOwner::Instance(to);
+            }
+        }
+        Ok(())
+    }
+
     /// The CPU is the host's again, if it is written to be this instance's: it may have been lent
     /// to another one since.
     pub fn give_back(&mut self, cpu: u32, id: InstanceId) {
@@ -141,6 +160,26 @@ mod tests {
         ledger.give_back(3, one);
         assert_eq!(ledger.owner(3), None);
         assert_eq!(ledger.len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn cpus_are_passed_on_all_or_none() -> Result {
+        let one = InstanceId::new(3).ok_or(EINVAL)?;
+        let two = InstanceId::new(4).ok_or(EINVAL)?;
+        let mut ledger = CpuLedger::new();
+        ledger.lend(&[2, 3, 4], one)?;
+        ledger.set(2, CpuOwner::Instance(one));
+        ledger.set(3, CpuOwner::Instance(one));
+        // One is still on its way, one is the host's, one is the other's already.
+        assert_eq!(ledger.pass(&[2, 4], one, two), Err(ENODEV));
+        assert_eq!(ledger.pass(&[2, 5], one, two), Err(ENODEV));
+        assert_eq!(ledger.owner(2), Some(CpuOwner::Instance(one)));
+        ledger.pass(&[2], one, two)?;
+        assert_eq!(ledger.pass(&[3, 2], one, two), Err(ENODEV));
+        assert_eq!(ledger.owner(2), Some(CpuOwner::Instance(two)));
+        assert_eq!(ledger.owner(3), Some(CpuOwner::Instance(one)));
+        assert_eq!(ledger.len(), 3);
         Ok(())
     }
 }

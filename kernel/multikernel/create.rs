@@ -58,13 +58,11 @@ pub(crate) fn create<T>(
 ) -> Result<T> {
     let cpus = check_cpus(&wanted.cpus)?;
     let shared = Arc::new(SharedPages::new(SHARED_SIZE)?, GFP_KERNEL)?;
-    let pulse = Pulse::new(cpus.len())?;
     let mut room = KVec::with_capacity(1, GFP_KERNEL)?;
 
     let body = Body {
         cpus,
         shared: shared.clone(),
-        pulse,
     };
     let (handle, memory, low) = reserve(subsystem, &wanted, body, &mut room)?;
 
@@ -92,7 +90,7 @@ pub(crate) fn create<T>(
 
 /// Checks that the host has the CPUs, runs on them, and can do without. Who has them is for the
 /// ledger to say.
-fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
+pub(crate) fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
     let twice = |(i, cpu): (usize, &u32)| numbers.iter().take(i).any(|other| other == cpu);
     if numbers.iter().enumerate().any(twice) {
         return Err(EINVAL);
@@ -127,7 +125,6 @@ fn check_cpus(numbers: &[u32]) -> Result<KVec<CpuId>> {
 struct Body {
     cpus: KVec<CpuId>,
     shared: Arc<SharedPages>,
-    pulse: Pulse,
 }
 
 /// Writes down that the instance is to have what it wants, or nothing at all.
@@ -204,13 +201,15 @@ fn reserve(
         epoch: 0,
         refusal_told: 0,
         cpus: body.cpus,
+        cpus_max: 0,
+        gains: false,
         ranges,
         shared: body.shared,
         link: None,
         unparked: None,
         session_requests: 0,
         events: 0,
-        pulse: body.pulse,
+        pulse: Pulse::default(),
         image: None,
         holdings: None,
     });
@@ -307,8 +306,13 @@ fn prepare_memory(
     Ok(tables)
 }
 
-/// Takes CPUs from the host, all or none.
-fn take_cpus(subsystem: &Subsystem, id: InstanceId, numbers: &[u32]) -> Result<KVec<Held>> {
+/// Takes CPUs from the host, all or none. The ledger says already that they are being lent to this
+/// instance; after an error they are the host's in the ledger too, as far as they had been taken.
+pub(crate) fn take_cpus(
+    subsystem: &Subsystem,
+    id: InstanceId,
+    numbers: &[u32],
+) -> Result<KVec<Held>> {
     let mut held = KVec::with_capacity(numbers.len(), GFP_KERNEL)?;
     for &number in numbers {
         match take_cpu(subsystem, id, number) {
@@ -347,7 +351,7 @@ fn take_cpu(subsystem: &Subsystem, id: InstanceId, number: u32) -> Result<Cpu<cp
 }
 
 /// Gives parked CPUs back to the host.
-fn return_cpus(subsystem: &Subsystem, id: InstanceId, held: KVec<Held>) {
+pub(crate) fn return_cpus(subsystem: &Subsystem, id: InstanceId, held: KVec<Held>) {
     for cpu in held {
         let Held::Parked(cpu) = cpu else {
             // Only of an instance that is idle are CPUs returned, and there all are parked.
@@ -415,7 +419,10 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
 /// `EBUSY` if it runs, has failed, or another call works on it; `EINTR` for a signal while other
 /// spawns are told that it does not run any more; `ESTALE`.
 pub(crate) fn destroy(subsystem: &Subsystem, handle: Handle) -> Result {
-    let idle = |instance: &mut Instance| instance.check_idle();
+    let idle = |instance: &mut Instance| match instance.gains {
+        false => instance.check_idle(),
+        true => Err(EBUSY),
+    };
     let holdings = subsystem.take_holdings(handle, Purpose::Work, idle)?;
     if let Err(error) = connect::settle(subsystem, handle) {
         subsystem.put_back(handle, holdings, |_| {});

@@ -27,6 +27,7 @@ use kernel::{
 use crate::link::peer;
 use crate::{
     abi,
+    add_cpus,
     arch::{apic, platform},
     connect,
     cpu,
@@ -42,6 +43,7 @@ use crate::{
     message::{self, CALL, OPEN_PORT},
     pool,
     registry::{Purpose, Registry, Subsystem},
+    rename,
     run,
     user::{self, UserStruct}, //
 };
@@ -69,6 +71,8 @@ const RING: u32 = command(uapi::MULTIKERNEL_CMD_RING);
 const READ_MEMORY: u32 = command(uapi::MULTIKERNEL_CMD_READ_MEMORY);
 const CONNECT: u32 = command(uapi::MULTIKERNEL_CMD_CONNECT);
 const DISCONNECT: u32 = command(uapi::MULTIKERNEL_CMD_DISCONNECT);
+const ADD_CPUS: u32 = command(uapi::MULTIKERNEL_CMD_ADD_CPUS);
+const EXCHANGE_NAMES: u32 = command(uapi::MULTIKERNEL_CMD_EXCHANGE_NAMES);
 
 /// Every call needs CAP_SYS_BOOT, as kexec_load does.
 pub(crate) fn check_capable() -> Result {
@@ -494,10 +498,14 @@ impl AnonFile for InstanceFile {
             GET_INFO => get_info(subsystem, self.handle, argument),
             START => {
                 let request = UserStruct::<uapi::multikernel_ioctl_start>::read(argument)?;
-                check_flags(request.value.flags, 0)?;
-                check_flags(request.value.reserved, 0)?;
-                let hang_ms = hang_limit(request.value.hang_ms)?;
-                run::start(subsystem, self.handle, request.value.argument, hang_ms)
+                let value = &request.value;
+                check_flags(value.flags, 0)?;
+                let hang_ms = hang_limit(value.hang_ms)?;
+                if value.cpus_max > uapi::MULTIKERNEL_CPUS_MAX {
+                    return Err(EINVAL);
+                }
+                let (argument, cpus_max) = (value.argument, value.cpus_max);
+                run::start(subsystem, self.handle, argument, hang_ms, cpus_max)
             }
             STOP => stop(subsystem, self.handle, argument),
             DESTROY => {
@@ -518,6 +526,13 @@ impl AnonFile for InstanceFile {
             DISCONNECT => {
                 let other = other_instance(argument)?;
                 connect::disconnect(subsystem, self.handle, other)
+            }
+            ADD_CPUS => add_cpus(subsystem, self.handle, argument),
+            EXCHANGE_NAMES => {
+                let request = UserStruct::<uapi::multikernel_ioctl_exchange_names>::read(argument)?;
+                check_flags(request.value.flags, 0)?;
+                check_flags(request.value.reserved, 0)?;
+                rename::exchange(subsystem, self.handle, request.value.id)
             }
             CALL | OPEN_PORT => message::ioctl(
                 || message::link_of(subsystem, self.handle),
@@ -555,6 +570,20 @@ fn hang_limit(hang_ms: u32) -> Result<Option<u32>> {
         MIN..=MAX => Ok(Some(hang_ms)),
         uapi::MULTIKERNEL_HANG_NEVER => Ok(None),
         _ => Err(EINVAL),
+    }
+}
+
+fn add_cpus(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
+    let request = UserStruct::<uapi::multikernel_ioctl_add_cpus>::read(argument)?;
+    let value = &request.value;
+    check_flags(value.flags, 0)?;
+    let cpus: KVec<u32> = user::read_array(value.cpus, value.nr_cpus, uapi::MULTIKERNEL_CPUS_MAX)?;
+    match value.from {
+        0 => add_cpus::from_host(subsystem, handle, &cpus),
+        id => {
+            let from = InstanceId::new(id).ok_or(ENOENT)?;
+            add_cpus::from_instance(subsystem, handle, from, &cpus)
+        }
     }
 }
 
@@ -604,12 +633,18 @@ fn get_info(subsystem: &Subsystem, handle: Handle, argument: usize) -> Result {
     }
     let mut guard = subsystem.lock();
     let instance = guard.find(handle)?;
-    let (nr_cpus, nr_ranges) = (instance.cpus.len(), instance.ranges.len());
+    let (mut nr_cpus, nr_ranges) = (instance.cpus.len(), instance.ranges.len());
     drop(guard);
-    // Both are fixed for an instance's life, so that there will be room for all of them.
-    let mut cpus = KVec::with_capacity(nr_cpus, GFP_KERNEL)?;
+    // The ranges are fixed for an instance's life, so that there will be room for all of them.
     let mut ranges = KVec::with_capacity(nr_ranges, GFP_KERNEL)?;
-    let mut guard = subsystem.lock();
+    let (mut guard, mut cpus) = loop {
+        let cpus = KVec::with_capacity(nr_cpus, GFP_KERNEL)?;
+        let mut guard = subsystem.lock();
+        nr_cpus = guard.find(handle)?.cpus.len();
+        if nr_cpus <= cpus.capacity() {
+            break (guard, cpus);
+        }
+    };
     let registry = &mut *guard;
     let lent = &registry.cpus;
     let instance = registry

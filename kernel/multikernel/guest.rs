@@ -10,7 +10,8 @@
 //!   ([`x86`]),
 //! - has its messages, from the first line on, and a tty `hvc0` in shared memory ([`console`]),
 //! - ends by telling the host and idling, never by resetting the machine ([`power`]),
-//! - looks at the host's requests when its doorbell rings.
+//! - looks at the host's requests when its doorbell rings,
+//! - starts CPUs that it is given later when the host says so, and not before ([`cpus`]).
 //!
 //! Without the parameter, or with a header that makes no sense, nothing here has any effect. A
 //! kernel needs none of it to run as a spawn.
@@ -45,6 +46,7 @@ use crate::{
 
 mod clock;
 mod console;
+mod cpus;
 #[cfg(CONFIG_MULTIKERNEL_GUEST_CRASH_TEST)]
 mod crash_test;
 mod header;
@@ -204,6 +206,7 @@ fn join_link() {
         .and_then(|()| call::set_up())
         .and_then(|()| shared::map_link(base, size))
         .and_then(|region| peer::join_host(region, facts.id, facts.epoch))
+        .and_then(|()| cpus::set_up())
         .and_then(|()| siblings::set_up())
         .and_then(|()| handover::guest::listen());
     match joined {
@@ -244,6 +247,9 @@ fn cpu_changed(cpu: u32, online: bool, cpus: u32) {
     if let Some(area) = shared::area() {
         area.set_cpu_online(cpu, x86::apic_id(cpu), online);
         area.set_guest_cpus(cpus);
+    }
+    if online {
+        cpus::note_online(cpu);
     }
     inbox::cpu_changed(cpu, online);
 }

@@ -217,8 +217,12 @@ pub(crate) struct Instance {
     pub(crate) epoch: u32,
     /// In which epoch the log has said that its kernel has another version of the ABI.
     pub(crate) refusal_told: u32,
-    /// The CPUs that it was given, in that order. Fixed for its life.
+    /// The CPUs that it was given, in that order.
     pub(crate) cpus: KVec<CpuId>,
+    /// How many it may have in this life, or had in the last.
+    pub(crate) cpus_max: usize,
+    /// Whether a call is about to give it CPUs of the host: it is not destroyed meanwhile.
+    pub(crate) gains: bool,
     /// The ranges that it was given, in that order, then those below 1 MiB. Fixed for its life.
     pub(crate) ranges: KVec<RangeInfo>,
     /// The area that it shares with the host.

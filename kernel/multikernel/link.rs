@@ -26,9 +26,11 @@
 //! - [`offer`]: what host and spawn say to each other about links between spawns
 //! - [`grant`]: which spawns may have one, and what is to be done for it
 //! - [`sibling`]: the port by which they say it
+//! - [`cpus`]: the port by which a spawn asks which CPUs it may start
 
 pub(crate) mod call;
 pub(crate) mod channel;
+pub(crate) mod cpus;
 #[allow(dead_code)]
 pub(crate) mod data;
 pub(crate) mod grant;

@@ -41,6 +41,7 @@ use kernel::{
 };
 
 mod abi;
+mod add_cpus;
 #[path = "../../arch/x86/kernel/multikernel/mod.rs"]
 mod arch;
 mod bench;
@@ -73,6 +74,7 @@ mod pool;
 mod port;
 mod pulse;
 mod registry;
+mod rename;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 mod ring;
 mod room;
@@ -190,6 +192,7 @@ fn set_up() -> Result {
     link::inbox::set_up()?;
     link::call::set_up()?;
     link::sibling::set_up()?;
+    link::cpus::listen()?;
     handover::port::listen()?;
     handover::set_up()?;
     pool::add_boot_memory(subsystem)?;

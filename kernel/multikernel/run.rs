@@ -29,6 +29,7 @@ use crate::{
     instance::{Handle, Instance, Reason, State},
     link::{outbox::Link, peer},
     memory::SharedPages,
+    pulse::Pulse,
     registry::{Purpose, Subsystem},
     version::claim,
     watch, //
@@ -38,11 +39,13 @@ use crate::{
 // of each field, which leaves no room for padding.
 unsafe impl AsBytes for SharedHeader {}
 
-/// Starts the image that is loaded.
+/// Starts the image that is loaded, whose tables tell of `cpus_max` CPUs; 0 stands for those that
+/// the instance has.
 ///
 /// # Errors
 ///
 /// - `ENOEXEC`: none is loaded.
+/// - `EINVAL`: it has more CPUs than `cpus_max`.
 /// - `ENOMEM`: for the link.
 /// - `EADDRNOTAVAIL`: `argument` is not 0 and not in the instance's memory.
 /// - `EBUSY`: it runs already, or another call works on it.
@@ -54,10 +57,11 @@ pub(crate) fn start(
     handle: Handle,
     argument: u64,
     hang_ms: Option<u32>,
+    cpus_max: u32,
 ) -> Result {
     let mut image = None;
     let mut life = None;
-    // Allocated without the registry's mutex; an instance has the same CPUs all its life.
+    // Allocated without the registry's mutex: how many CPUs it has is not known yet.
     let mut apic_ids = KVec::with_capacity(uapi::MULTIKERNEL_CPUS_MAX as usize, GFP_KERNEL)?;
     let mut holdings = subsystem.take_holdings(handle, Purpose::Work, |instance| {
         instance.check_idle()?;
@@ -72,14 +76,27 @@ pub(crate) fn start(
             // There is room for as many as an instance can have.
             let _ = apic_ids.push_within_capacity(apic::number_of_cpu(cpu));
         }
-        life = Some(begin_life(instance, core::mem::take(&mut apic_ids))?);
+        let cpus_max = match cpus_max as usize {
+            0 => instance.cpus.len(),
+            cpus_max if cpus_max < instance.cpus.len() => return Err(EINVAL),
+            cpus_max => cpus_max,
+        };
+        life = Some(begin_life(
+            instance,
+            core::mem::take(&mut apic_ids),
+            cpus_max,
+        )?);
         Ok(())
     })?;
     // Its CPUs become another kernel's, which the siblings of the one before must not ring.
     let settled = connect::settle(subsystem, handle);
-    let opened = settled.and_then(|()| life.as_mut().ok_or(ENOEXEC).and_then(open_link));
-    let link = match opened {
-        Ok(link) => link,
+    let prepared = settled.and_then(|()| {
+        let life = life.as_mut().ok_or(ENOEXEC)?;
+        let pulse = Pulse::new(life.cpus_max)?;
+        Ok((open_link(life)?, pulse))
+    });
+    let (link, pulse) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             subsystem.put_back(handle, holdings, |_| {});
             return Err(error);
@@ -91,8 +108,10 @@ pub(crate) fn start(
         // The spawn changes what was loaded: it cannot be started again as it is.
         instance.image = None;
         instance.epoch = life.header.epoch;
+        instance.cpus_max = life.cpus_max;
         instance.link = Some(link);
         instance.session_requests = 0;
+        instance.pulse = pulse;
         instance.pulse.begin(hang_ms, event::now());
         instance.change(subsystem, State::Running, Reason::None);
     }
@@ -121,8 +140,10 @@ pub(crate) fn start(
 struct Life {
     shared: Arc<SharedPages>,
     header: SharedHeader,
-    /// Of the CPUs that the spawn may have.
+    /// Of the CPUs that the spawn has.
     apic_ids: KVec<u32>,
+    /// How many it may have.
+    cpus_max: usize,
 }
 
 /// Makes the link for a life, and notes in its header where it is.
@@ -130,7 +151,8 @@ fn open_link(life: &mut Life) -> Result<Arc<Link>> {
     let header = &mut life.header;
     let apic_ids = core::mem::take(&mut life.apic_ids);
     let link;
-    (link, header.link_base, header.link_size) = peer::open(header.id, header.epoch, apic_ids)?;
+    (link, header.link_base, header.link_size) =
+        peer::open(header.id, header.epoch, apic_ids, life.cpus_max)?;
     Ok(link)
 }
 
@@ -161,7 +183,7 @@ fn close_link(subsystem: &Subsystem, handle: Handle, parked: bool) {
 }
 
 /// Makes what the next life of an instance begins with.
-fn begin_life(instance: &Instance, apic_ids: KVec<u32>) -> Result<Life> {
+fn begin_life(instance: &Instance, apic_ids: KVec<u32>, cpus_max: usize) -> Result<Life> {
     let clock = platform::wall_clock();
     let host = doorbell::apic_id()?;
     let tail = abi::CONSOLE_RINGS_OFFSET
@@ -205,6 +227,7 @@ fn begin_life(instance: &Instance, apic_ids: KVec<u32>) -> Result<Life> {
         shared: instance.shared.clone(),
         header,
         apic_ids,
+        cpus_max,
     })
 }
 

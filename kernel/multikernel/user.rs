@@ -50,6 +50,10 @@ unsafe impl Plain for uapi::multikernel_ioctl_open_port {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_connect {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_add_cpus {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_exchange_names {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_link {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_map_port {}

@@ -68,14 +68,16 @@
  *  - ENAMETOOLONG: a name that fills its field without a terminating zero.
  *  - EEXIST: an instance, an arena or a session of this name exists.
  *  - ENOENT: there is no instance of this name or id, or no arena, session or
- *    entry of this name; in a spawn kernel, no instance that it has a link to at the moment.
+ *    entry of this name; in a spawn kernel, no instance that it has a link to at
+ *    the moment.
  *  - EACCES: the instance was not granted the arena, or only to be read; a
  *    session that is another's, or not offered to the caller; a mapping that is
  *    to be written to, of a file that is open only to be read.
  *  - ESTALE: the fd's instance has been destroyed; the fd's session has gone to
  *    another; the offer of a session is over.
  *  - EUCLEAN: what is in an arena is no session, or a damaged one.
- *  - ENODEV: a CPU number that this machine does not have.
+ *  - ENODEV: a CPU number that this machine does not have; a CPU that the
+ *    instance it is to be moved from does not have.
  *  - ENETDOWN: a CPU that is offline and not lent.
  *  - EOPNOTSUPP: CPU 0 or the host's last CPU cannot be lent; a flag that this
  *    machine cannot honour.
@@ -88,7 +90,8 @@
  *  - EADDRNOTAVAIL: memory that is not in the pool; a kexec segment or entry
  *    that is not inside the instance's memory.
  *  - ENOSPC: the pool, or the memory below 1 MiB, has no free range that is
- *    large enough; no instance id is left.
+ *    large enough; no instance id is left; the running kernel was not told of
+ *    so many CPUs.
  *  - ENOMEM: the host kernel could not allocate memory.
  *  - EMFILE, ENFILE: no further file descriptor can be opened.
  *  - ENOEXEC: start without an image loaded.
@@ -179,6 +182,8 @@ enum {
 	MULTIKERNEL_CMD_OPEN_PORT = 0x47,
 	MULTIKERNEL_CMD_CONNECT = 0x48,
 	MULTIKERNEL_CMD_DISCONNECT = 0x49,
+	MULTIKERNEL_CMD_ADD_CPUS = 0x4d,
+	MULTIKERNEL_CMD_EXCHANGE_NAMES = 0x4e,
 };
 
 /* ioctl commands on a port fd */
@@ -464,7 +469,7 @@ struct multikernel_ioctl_open {
  *		those below 1 MiB (%MULTIKERNEL_RANGE_LOW) included
  * @reserved:	Input; 0
  * @cpus:	Input; user pointer to &struct multikernel_cpu, in the order
- *		given to create
+ *		given to create, then in that in which they were added
  * @ranges:	Input; user pointer to &struct multikernel_range, in the order
  *		given to create, then those below 1 MiB
  * @shared_base: Output; physical address of the shared area. It is in none of
@@ -509,7 +514,10 @@ struct multikernel_ioctl_get_info {
  *		the spawn counts as hung: %MULTIKERNEL_HANG_MS_MIN..
  *		%MULTIKERNEL_HANG_MS_MAX milliseconds, 0 for the default of
  *		10000, %MULTIKERNEL_HANG_NEVER
- * @reserved:	Input; 0
+ * @cpus_max:	Input; of how many CPUs the image's tables tell, those included
+ *		that %MULTIKERNEL_IOCTL_ADD_CPUS may give to the spawn while it
+ *		runs: from as many as the instance has to
+ *		%MULTIKERNEL_CPUS_MAX, or 0 for those that it has
  *
  * Starts the boot CPU at the image's entry, in 64-bit mode, interrupts off, on
  * page tables that map to themselves the instance's memory, its shared area and,
@@ -530,7 +538,7 @@ struct multikernel_ioctl_start {
 	__u32	flags;
 	__aligned_u64 argument;
 	__u32	hang_ms;
-	__u32	reserved;
+	__u32	cpus_max;
 };
 
 /* Bounds of &multikernel_ioctl_start.hang_ms */
@@ -747,6 +755,60 @@ struct multikernel_ioctl_connect {
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_CONNECT)
 #define MULTIKERNEL_IOCTL_DISCONNECT \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_DISCONNECT)
+
+/**
+ * struct multikernel_ioctl_add_cpus - ioctl(MULTIKERNEL_IOCTL_ADD_CPUS)
+ * @size:	Input; sizeof(struct multikernel_ioctl_add_cpus)
+ * @flags:	Input; 0
+ * @nr_cpus:	Input; elements at @cpus, 1..%MULTIKERNEL_CPUS_MAX
+ * @from:	Input; 0 to take them from the host, or the id of the instance that
+ *		they are moved from
+ * @cpus:	Input; user pointer to __u32 host CPU numbers
+ *
+ * Gives CPUs to an instance, which may be running. From the host they are taken
+ * as %MULTIKERNEL_IOCTL_CREATE does. An instance that they are moved from does
+ * not run, has no image loaded (EBUSY), is another one and keeps at least one
+ * CPU (EINVAL). On error everything is where it was: EINTR too, for a signal
+ * while another call on the instance, or kernels that the other one was
+ * connected with, are waited for.
+ *
+ * On success the CPUs are parked, and are the instance's in every respect: what
+ * stops it stops them. A running spawn kernel has to be told: it may start them
+ * by INIT and SIPI as it may its others, if its tables have them. ENOSPC if it
+ * was started with a smaller &multikernel_ioctl_start.cpus_max.
+ */
+struct multikernel_ioctl_add_cpus {
+	__u32	size;
+	__u32	flags;
+	__u32	nr_cpus;
+	__u32	from;
+	__aligned_u64 cpus;
+};
+
+#define MULTIKERNEL_IOCTL_ADD_CPUS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_ADD_CPUS)
+
+/**
+ * struct multikernel_ioctl_exchange_names - ioctl(MULTIKERNEL_IOCTL_EXCHANGE_NAMES)
+ * @size:	Input; sizeof(struct multikernel_ioctl_exchange_names)
+ * @flags:	Input; 0
+ * @id:		Input; the other instance's id
+ * @reserved:	Input; 0
+ *
+ * Gives each of two instances the name of the other, in whatever state they are.
+ * Both names are there at every moment, so that who opens an instance by name
+ * gets one or the other. Nothing else changes: fds, links and grants of arenas
+ * are the instances', not the names'. EINVAL if it is the same instance.
+ */
+struct multikernel_ioctl_exchange_names {
+	__u32	size;
+	__u32	flags;
+	__u32	id;
+	__u32	reserved;
+};
+
+#define MULTIKERNEL_IOCTL_EXCHANGE_NAMES \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_EXCHANGE_NAMES)
 
 /**
  * struct multikernel_ioctl_map_port - ioctl(MULTIKERNEL_IOCTL_MAP_PORT)

@@ -65,6 +65,8 @@ use crate::{
 const DOORBELL_BUDGET: usize = 64;
 /// Messages that are taken from one lane before it is the next one's turn.
 const LANE_BUDGET: usize = 16;
+/// Id of the host's side of a link.
+const HOST_ID: u32 = 0;
 /// Messages that the work item takes before others get to run, of one link.
 const WORK_BUDGET: usize = 256;
 
@@ -115,6 +117,9 @@ struct CpuInbox {
     cpu: u32,
     /// Whether CPU 0 looks after it.
     orphaned: Atomic<bool>,
+    /// Whether this kernel, a spawn, was given the CPU while it ran. Other spawns may not know its
+    /// APIC id, and would not ring it: CPU 0 looks after their messages to it, as after an orphan's.
+    late: Atomic<bool>,
     #[pin]
     inbox: SpinLockIrq<Inbox>,
     #[pin]
@@ -197,6 +202,7 @@ pub(crate) fn set_up() -> Result {
             pin_init!(CpuInbox {
                 cpu,
                 orphaned: Atomic::new(!online),
+                late: Atomic::new(false),
                 inbox <- new_spinlock_irq!(Inbox::default(), "multikernel::inbox"),
                 work <- new_work!("multikernel::inbox_work"),
                 later <- new_delayed_work!("multikernel::inbox_later"),
@@ -251,7 +257,8 @@ fn apic_id(cpu: u32) -> u32 {
 pub(crate) fn doorbell() {
     let this = CpuId::current().as_u32();
     for inbox in inboxes() {
-        if inbox.cpu == this || (this == 0 && inbox.orphaned.load(Relaxed)) {
+        let cared_for = inbox.orphaned.load(Relaxed) || inbox.late.load(Relaxed);
+        if inbox.cpu == this || (this == 0 && cared_for) {
             // An error means that it is queued already, which is as good.
             let _ = workqueue::system_bh_highpri().enqueue::<_, 2>(inbox.clone());
         }
@@ -272,6 +279,17 @@ impl WorkItem<2> for CpuInbox {
 }
 
 impl CpuInbox {
+    /// Says in the bell of its CPU who is to be rung. With the inbox locked, so that a CPU which
+    /// goes or comes just now has the last word.
+    fn announce(&self, link: &Link) {
+        let Some(bell) = link.region.bell(link.side, self.cpu) else {
+            return;
+        };
+        let known = link.peer_id() == HOST_ID || !self.late.load(Relaxed);
+        let own = known && !self.orphaned.load(Relaxed);
+        bell.announce(apic_id(if own { self.cpu } else { 0 }), own);
+    }
+
     /// Takes messages, at most `budget` of each link.
     fn take(&self, budget: usize) -> Taken {
         let mut inbox = self.inbox.lock();
@@ -474,14 +492,8 @@ pub(crate) fn attach(link: &Arc<Link>) -> Result {
 
 /// Says in a CPU's bell of a link how it is woken: from now on it is.
 fn announce(inbox: &CpuInbox, link: &Arc<Link>) {
-    let Some(bell) = link.region.bell(link.side, inbox.cpu) else {
-        return;
-    };
-    // With the lock, so that a CPU which goes or comes just now has the last word.
     let guard = inbox.inbox.lock();
-    let orphaned = inbox.orphaned.load(Relaxed);
-    let keeper = if orphaned { 0 } else { inbox.cpu };
-    bell.announce(apic_id(keeper), !orphaned);
+    inbox.announce(link);
     drop(guard);
     // Falls asleep, unless there is something already.
     inbox.take_later(inbox.take(WORK_BUDGET).left);
@@ -558,17 +570,22 @@ pub(crate) fn cpu_changed(cpu: u32, online: bool) {
     let Some(inbox) = inboxes().get(cpu as usize) else {
         return;
     };
-    let keeper = if online { cpu } else { 0 };
     let guard = inbox.inbox.lock();
     inbox.orphaned.store(!online, Relaxed);
     for attached in &guard.links {
-        if let Some(bell) = attached.link.region.bell(attached.link.side, cpu) {
-            bell.announce(apic_id(keeper), online);
-        }
+        inbox.announce(&attached.link);
     }
     drop(guard);
     // What came in between, whoever was rung for it.
     inbox.take_later(Left::Messages);
+}
+
+/// This kernel, a spawn, is given a CPU that it has not run on yet.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) fn came_late(cpu: u32) {
+    if let Some(inbox) = inboxes().get(cpu as usize) {
+        inbox.late.store(true, Relaxed);
+    }
 }
 
 /// The links that are attached.

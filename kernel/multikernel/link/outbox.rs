@@ -72,6 +72,45 @@ const DEFERRED_MAX: usize = call::PLACES;
 #[repr(align(64))]
 struct Target(LastRung);
 
+/// APIC ids of the other side's CPUs, which it may name to be rung. More may come, and none goes.
+///
+/// Whoever adds one holds the registry's mutex; it is read without a lock.
+struct Allowed(KVec<Atomic<u32>>);
+
+impl Allowed {
+    /// The broadcast id of x2APIC mode: no CPU's, so a place that is free.
+    const FREE: u32 = u32::MAX;
+
+    /// These, and room for as many that there are `cpus`.
+    fn new(ids: &[u32], cpus: usize) -> Result<Self> {
+        let places = cpus.max(ids.len());
+        let mut list = KVec::with_capacity(places, GFP_KERNEL)?;
+        let free = core::iter::repeat(&Self::FREE);
+        for &id in Iterator::chain(ids.iter(), free).take(places) {
+            // There is room.
+            let _ = list.push_within_capacity(Atomic::new(id));
+        }
+        Ok(Self(list))
+    }
+
+    fn contains(&self, apic_id: u32) -> bool {
+        let same = |id: &Atomic<u32>| id.load(Relaxed) == apic_id;
+        apic_id != Self::FREE && self.0.iter().any(same)
+    }
+
+    /// Adds all of them or none.
+    fn add(&self, apic_ids: &[u32]) -> Result {
+        let free = |id: &&Atomic<u32>| id.load(Relaxed) == Self::FREE;
+        if self.0.iter().filter(free).count() < apic_ids.len() {
+            return Err(ENOSPC);
+        }
+        for (place, &apic_id) in self.0.iter().filter(free).zip(apic_ids) {
+            place.store(apic_id, Relaxed);
+        }
+        Ok(())
+    }
+}
+
 /// How this kernel rings another's CPU: APIC id and vector.
 pub(crate) type Ring = fn(u32, u8);
 
@@ -110,8 +149,8 @@ pub(crate) struct Link {
     shape: Shape,
     /// Which side this kernel is, 0 or 1.
     pub(crate) side: usize,
-    /// APIC ids that the other side may name; `None` if it is trusted with that.
-    allowed: Option<KVec<u32>>,
+    /// What the other side may name to be rung; `None` if it is trusted with that.
+    allowed: Option<Allowed>,
     ring: Ring,
     outboxes: KVec<Pin<KBox<SpinLockIrq<Outbox>>>>,
     lanes: Pin<KBox<SpinLockIrq<Lanes>>>,
@@ -133,7 +172,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The side `side` of a link.
+    /// The side `side` of a link. The other one may name CPUs with these APIC ids to be rung, or
+    /// any.
     ///
     /// # Errors
     ///
@@ -147,6 +187,10 @@ impl Link {
         let layout = region.layout();
         let shape = Shape::new(layout.lane_slots(), layout.epoch()).ok_or(EINVAL)?;
         let (mine, peers) = (layout.side(side), layout.side(side ^ 1));
+        let allowed = match allowed {
+            Some(ids) => Some(Allowed::new(&ids, peers.cpus as usize)?),
+            None => None,
+        };
         let mut outboxes = KVec::with_capacity(mine.cpus as usize, GFP_KERNEL)?;
         for _ in 0..mine.cpus {
             let room = KVec::with_capacity(peers.cpus.min(mine.lanes) as usize, GFP_KERNEL)?;
@@ -209,6 +253,22 @@ impl Link {
             which,
             number
         );
+    }
+
+    /// Whether a CPU of this APIC id may be rung: one that the other side has.
+    pub(crate) fn may_ring(&self, apic_id: u32) -> bool {
+        let allowed = self.allowed.as_ref();
+        allowed.is_none_or(|allowed| allowed.contains(apic_id))
+    }
+
+    /// The other side is given more CPUs, none of which it has. The caller holds the registry's
+    /// mutex.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if it then had more than there are in the link's layout; none is added.
+    pub(crate) fn allow(&self, apic_ids: &[u32]) -> Result {
+        self.allowed.as_ref().map_or(Ok(()), |it| it.add(apic_ids))
     }
 
     /// The other side's number.
@@ -482,8 +542,7 @@ impl Link {
         let vector = u8::try_from(self.region.vector(self.peer())).unwrap_or(0);
         let apic_id = bell.apic_id();
         // What the other side says is good only for its own CPUs, and for no exception's vector.
-        let allowed = |ids: &KVec<u32>| ids.contains(&apic_id);
-        if vector >= 32 && self.allowed.as_ref().is_none_or(allowed) {
+        if vector >= 32 && self.may_ring(apic_id) {
             self.counters.rung.add(1, Relaxed);
             (self.ring)(apic_id, vector);
         }

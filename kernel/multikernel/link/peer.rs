@@ -85,15 +85,20 @@ pub(crate) fn make(sides: [Side; 2], epoch: u32) -> Result<(Arc<Region>, u64, u6
 }
 
 /// Makes the host's side of the link to an instance that is about to be started, for this epoch, to
-/// CPUs with these APIC ids. Messages are taken from now on. Returns also where its memory is, and
-/// how many bytes.
+/// CPUs with these APIC ids, of which there will be `cpus_max` at most. Messages are taken from now
+/// on. Returns also where its memory is, and how many bytes.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn open(id: u32, epoch: u32, apic_ids: KVec<u32>) -> Result<(Arc<Link>, u64, u64)> {
+pub(crate) fn open(
+    id: u32,
+    epoch: u32,
+    apic_ids: KVec<u32>,
+    cpus_max: usize,
+) -> Result<(Arc<Link>, u64, u64)> {
     let cpus = kernel::cpu::nr_cpu_ids() as usize;
-    let (region, base, size) = make([(0, cpus), (id, apic_ids.len())], epoch)?;
+    let (region, base, size) = make([(0, cpus), (id, cpus_max)], epoch)?;
     let link = join(region, LINK_SIDE_HOST, Some(apic_ids))?;
     #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
     vsock::open(&link);
