@@ -135,6 +135,7 @@ impl Bench {
                 false => vec![self.args.uart],
             },
             guest: way.guest,
+            later_cpus: Vec::new(),
         }
     }
 

@@ -173,6 +173,20 @@ pub enum Verb {
     /// Ends when that program closes the port. Status 0 if a message has come, with --count so
     /// many; else 1.
     Recv(RecvArgs),
+    /// Give an instance more CPUs, also while it runs
+    Cpu {
+        #[command(subcommand)]
+        verb: CpuVerb,
+    },
+    /// Replace the kernel of a running instance by a new one that is booted beside it
+    ///
+    /// The new kernel boots on a spare CPU, in memory of its own, as instance NAME.next. When it is
+    /// up it takes over the name, the arenas, the links and the CPUs, and the old one is removed.
+    /// Until then an error, or a signal, leaves the old one running as if nothing had been.
+    ///
+    /// Should mkctl be killed: the same command again removes what was left and begins anew, or
+    /// goes on where the new one had taken over already.
+    Upgrade(UpgradeArgs),
     /// Memory with a name that outlives the kernels that use it
     Arena {
         #[command(subcommand)]
@@ -225,6 +239,68 @@ pub enum PoolVerb {
         #[arg(long, value_name = "ADDRESS", value_parser = spec::parse_size)]
         base: Option<u64>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CpuVerb {
+    /// Give it CPUs of the host, or of another instance that does not run
+    ///
+    /// Its kernel must have been loaded with --later-cpus if it runs. One with guest support brings
+    /// them online by itself.
+    Add {
+        #[arg(value_parser = spec::parse_name)]
+        name: String,
+        /// Which, such as 2-3,5
+        #[arg(value_name = "LIST")]
+        cpus: CpuList,
+        /// From this instance
+        #[arg(long, value_name = "NAME", value_parser = spec::parse_name)]
+        from: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct UpgradeArgs {
+    #[arg(value_parser = spec::parse_name)]
+    pub name: String,
+    /// The new kernel: an x86-64 bzImage (vmlinuz) or ELF vmlinux
+    #[arg(long, value_name = "FILE", required_unless_present = "abort")]
+    pub kernel: Option<PathBuf>,
+    /// The initial RAM disk; that of the old kernel if not given
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Words to add to the kernel's command line; those of the old kernel if not given
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// The host's CPU on which it boots, and which it keeps; any that the host can spare if not
+    /// given. One of the old kernel's CPUs goes to the host in its place
+    #[arg(long, value_name = "N")]
+    pub spare_cpu: Option<u32>,
+    /// A range of memory, as for 'mkctl create'; as the old kernel's if not given
+    #[arg(long, value_name = "MEMORY")]
+    pub memory: Vec<MemoryRequest>,
+    /// It is up when a line with this text has come from its console; without this and the next,
+    /// when it has answered for two seconds
+    #[arg(long, value_name = "TEXT")]
+    pub ready: Option<String>,
+    /// It is up when this command, run by sh again and again with MKCTL_INSTANCE set to its name,
+    /// ends with status 0
+    #[arg(long, value_name = "COMMAND")]
+    pub ready_command: Option<String>,
+    /// How long it has to come up, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// How long the old kernel has to power off when the new one has taken over, before it is
+    /// stopped by force, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub stop_timeout: u64,
+    /// Remove what an upgrade has left that was interrupted before the new kernel had taken over
+    #[arg(long, conflicts_with_all = ["kernel", "initrd", "append", "spare_cpu", "memory"])]
+    pub abort: bool,
+    #[command(flatten)]
+    pub json: Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -335,6 +411,10 @@ pub struct ImageArgs {
     /// the console
     #[arg(long, value_name = "UART")]
     pub uart: Vec<Uart>,
+    /// CPUs that it may be given while it runs, by 'mkctl cpu add': its kernel is told of them, and
+    /// must not start them before. Safe with guest support; see hazards.rst for other kernels
+    #[arg(long, value_name = "LIST")]
+    pub later_cpus: Option<CpuList>,
     /// Have the kernel run as it would on a machine of its own, even if it has guest support
     #[arg(long)]
     pub no_guest: bool,

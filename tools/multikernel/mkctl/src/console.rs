@@ -68,7 +68,7 @@ fn show(bytes: &[u8], progress: Progress) -> Result<()> {
 }
 
 /// Looks for a text in what comes piece by piece.
-struct Until<'a> {
+pub struct Until<'a> {
     text: &'a [u8],
     line: Vec<u8>,
 }
@@ -77,7 +77,7 @@ impl<'a> Until<'a> {
     /// A line without end is cut here, so that it cannot take all memory.
     const LINE_MAX: usize = 64 << 10;
 
-    fn new(text: &'a str) -> Self {
+    pub fn new(text: &'a str) -> Self {
         Self {
             text: text.as_bytes(),
             line: Vec::new(),
@@ -85,7 +85,7 @@ impl<'a> Until<'a> {
     }
 
     /// Whether the text is in the present line, with these bytes, or in one that they end.
-    fn found(&mut self, bytes: &[u8]) -> bool {
+    pub fn found(&mut self, bytes: &[u8]) -> bool {
         if self.text.is_empty() {
             return true;
         }

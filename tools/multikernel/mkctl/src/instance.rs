@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use multikernel::device::{CreateRequest, HangTimeout, Host, Instance, Reason, State};
-use multikernel::load::{self, LoadSpec};
+use multikernel::load::{self, LoadSpec, Loaded};
 use multikernel::state::{self, Record, Store};
 use multikernel::{Error, Result};
 use serde_json::json;
@@ -21,6 +21,10 @@ pub fn load_spec(image: &ImageArgs) -> Result<LoadSpec> {
         fast: image.fast,
         uarts: image.uart.clone(),
         guest: !image.no_guest,
+        later_cpus: image
+            .later_cpus
+            .as_ref()
+            .map_or(Vec::new(), |it| it.0.clone()),
     })
 }
 
@@ -81,10 +85,12 @@ pub fn start(name: &str, hang: Option<HangTimeout>) -> Result<()> {
     let record = Store::default().get(name, info.id);
     let asked = || format!("cannot start instance \"{name}\"");
 
-    let argument = match (info.state, record) {
+    // It may have been given CPUs since it was loaded.
+    let cpus_max = |loaded: &Loaded| loaded.cpus.max(info.cpus.len() as u32);
+    let (argument, cpus_max) = match (info.state, record) {
         // The same image is still there and has not been started.
         (State::Loaded, Some(record)) if record.loaded.entry == info.entry => {
-            record.loaded.argument
+            (record.loaded.argument, cpus_max(&record.loaded))
         }
         (State::Loaded, _) => {
             return Err(Error::new(asked(), "its image was not loaded by mkctl")
@@ -92,9 +98,8 @@ pub fn start(name: &str, hang: Option<HangTimeout>) -> Result<()> {
         }
         // An image can be started once: what ran before is loaded again.
         (State::Ready | State::Stopped | State::Crashed, Some(record)) => {
-            load_with(&host, &instance, name, record.spec)?
-                .loaded
-                .argument
+            let loaded = load_with(&host, &instance, name, record.spec)?.loaded;
+            (loaded.argument, cpus_max(&loaded))
         }
         (State::Failed, _) => {
             return Err(
@@ -103,10 +108,13 @@ pub fn start(name: &str, hang: Option<HangTimeout>) -> Result<()> {
             )
         }
         // What is wrong with the other states, the kernel says best.
-        (_, record) => record.map_or(info.shared_base, |record| record.loaded.argument),
+        (_, record) => {
+            let argument = record.map_or(info.shared_base, |record| record.loaded.argument);
+            (argument, 0)
+        }
     };
     let hang = hang.or(info.hang_timeout).unwrap_or_default();
-    instance.start_with(argument, hang)?;
+    instance.start_with(argument, hang, cpus_max)?;
     println!("started instance \"{name}\"");
     Ok(())
 }

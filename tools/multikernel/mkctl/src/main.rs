@@ -15,6 +15,7 @@ macro_rules! say {
 mod arena;
 mod args;
 mod console;
+mod cpu;
 mod dump;
 mod events;
 mod handover;
@@ -27,13 +28,14 @@ mod port;
 mod run;
 mod signals;
 mod supervise;
+mod upgrade;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use multikernel::Result;
 
-use args::{Cli, PoolVerb, Verb};
+use args::{Cli, CpuVerb, PoolVerb, Verb};
 
 fn main() -> ExitCode {
     // clap ends a wrong command line with status 2 by itself.
@@ -89,6 +91,10 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Recv(args) => return port::recv(&args),
         Verb::Arena { verb } => arena::arena(&verb),
         Verb::Handover { verb } => handover::handover(&verb),
+        Verb::Cpu {
+            verb: CpuVerb::Add { name, cpus, from },
+        } => cpu::add(&name, &cpus, from.as_deref()),
+        Verb::Upgrade(args) => return upgrade::upgrade(&args),
         Verb::Run(args) => return run::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -90,7 +90,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     check(&signals, &args.name)?;
     let record = instance::load_with(&host, created, &args.name, spec)?;
     check(&signals, &args.name)?;
-    created.start_with(record.loaded.argument, args.hang_timeout)?;
+    created.start_with(
+        record.loaded.argument,
+        args.hang_timeout,
+        record.loaded.cpus,
+    )?;
 
     let stays = args.rm || args.restart != Policy::Never;
     undo.done = !args.rm;
@@ -129,7 +133,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     Ok(outcome.status)
 }
 
-fn free(host: &Host) -> Result<Vec<Free>> {
+pub fn free(host: &Host) -> Result<Vec<Free>> {
     let memory = host.memory()?;
     let free = memory.iter().filter(|m| m.owner == Owner::Pool && !m.low);
     Ok(free

@@ -26,7 +26,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// What the user asked for.
 pub struct Supervisor<'a> {
     pub host: &'a Host,
-    pub instance: &'a Instance,
+    /// Another one by the same name takes its place after an upgrade.
+    pub instance: &'a mut Instance,
     pub name: &'a str,
     pub spec: LoadSpec,
     pub policy: Policy,
@@ -131,12 +132,41 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Turns to the instance that has taken over the name, if one has by an upgrade; whether one
+    /// has.
+    fn follow(&mut self) -> Result<bool> {
+        if self.info()?.is_some_and(|info| info.name == self.name) {
+            return Ok(false);
+        }
+        let successor = match self.host.instance(self.name) {
+            Ok(instance) => instance,
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let record = Store::default().get(self.name, successor.id());
+        // One that others have removed, and made anew, is theirs.
+        let after = record.and_then(|record| record.successor_of);
+        if after != Some(self.instance.id()) {
+            return Ok(false);
+        }
+        say!(
+            "instance \"{}\" was upgraded, and is id {} now",
+            self.name,
+            successor.id()
+        );
+        *self.instance = successor;
+        Ok(true)
+    }
+
     /// Until nothing is to be started again.
-    pub fn run(&self) -> Result<Outcome> {
+    pub fn run(&mut self) -> Result<Outcome> {
         let mut backoff = Backoff::new(self.limit);
         'life: loop {
             let began = Instant::now();
             let ended = loop {
+                if self.follow()? {
+                    continue 'life;
+                }
                 if let Some(ended) = self.ended()? {
                     break ended;
                 }
@@ -207,7 +237,9 @@ impl Supervisor<'_> {
         let record = Store::default().get(self.name, self.instance.id());
         let spec = record.map_or_else(|| self.spec.clone(), |record| record.spec);
         let record = instance::load_with(self.host, self.instance, self.name, spec)?;
-        self.instance.start_with(record.loaded.argument, self.hang)
+        let loaded = &record.loaded;
+        self.instance
+            .start_with(loaded.argument, self.hang, loaded.cpus)
     }
 
     /// A signal came.

@@ -31,7 +31,7 @@ plain! {
     multikernel_ioctl_create multikernel_ioctl_open multikernel_ioctl_events
     multikernel_ioctl_get_info multikernel_ioctl_start multikernel_ioctl_stop
     multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
-    multikernel_ioctl_connect
+    multikernel_ioctl_connect multikernel_ioctl_add_cpus multikernel_ioctl_exchange_names
     multikernel_arena multikernel_ioctl_arena_create multikernel_ioctl_arena_open
     multikernel_ioctl_arena_remove multikernel_ioctl_arena_grant multikernel_ioctl_arena_resize
     kexec_segment

@@ -41,6 +41,8 @@ pub enum Call {
     ListLinks,
     Connect,
     Disconnect,
+    AddCpus,
+    ExchangeNames,
     KexecLoad,
     KexecUnload,
     RawIoctl,
@@ -55,7 +57,7 @@ pub enum Call {
 }
 
 /// All of them, in the order in which they are printed.
-pub const CALLS: [Call; 39] = [
+pub const CALLS: [Call; 41] = [
     Call::HostInfo,
     Call::PoolGrow,
     Call::PoolShrink,
@@ -84,6 +86,8 @@ pub const CALLS: [Call; 39] = [
     Call::ListLinks,
     Call::Connect,
     Call::Disconnect,
+    Call::AddCpus,
+    Call::ExchangeNames,
     Call::KexecLoad,
     Call::KexecUnload,
     Call::RawIoctl,

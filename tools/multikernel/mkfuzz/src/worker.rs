@@ -68,7 +68,7 @@ pub struct Worker {
 type Action = fn(&mut Worker);
 
 /// What is done, and how often.
-const ACTIONS: [(usize, Action); 26] = [
+const ACTIONS: [(usize, Action); 28] = [
     (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
@@ -86,6 +86,8 @@ const ACTIONS: [(usize, Action); 26] = [
     (4, Worker::read_memory),
     (4, Worker::call_port),
     (4, Worker::connect),
+    (4, Worker::add_cpus),
+    (2, Worker::exchange_names),
     (6, Worker::arenas),
     (4, Worker::change_arena),
     (3, Worker::open_events),
@@ -425,6 +427,7 @@ impl Worker {
             size: size_of::<sys::multikernel_ioctl_start>() as u32,
             argument,
             hang_ms,
+            cpus_max: self.random.below(5) as u32,
             ..Default::default()
         };
         self.request(Call::Start, fd, sys::MULTIKERNEL_IOCTL_START, start)

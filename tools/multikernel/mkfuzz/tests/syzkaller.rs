@@ -177,6 +177,7 @@ fn structures_are_as_large_as_in_the_header() {
         multikernel_ioctl_get_info multikernel_ioctl_start multikernel_ioctl_stop
         multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
         multikernel_ioctl_open_port multikernel_ioctl_connect multikernel_link
+        multikernel_ioctl_add_cpus multikernel_ioctl_exchange_names
         multikernel_ioctl_map_port
         multikernel_arena multikernel_arena_grant
         multikernel_ioctl_arena_create multikernel_ioctl_arena_open

@@ -149,6 +149,7 @@ impl<'a> Life<'a> {
                 vec![self.files.uart]
             },
             guest,
+            later_cpus: Vec::new(),
         };
         let loaded = load::load(self.host, &self.instance, &spec)?;
         self.uart_from = fs::metadata(&self.files.uart_log).map_or(0, |file| file.len() as usize);
@@ -156,7 +157,7 @@ impl<'a> Life<'a> {
         self.looked = 0;
         self.reader = None;
         let hang = HangTimeout::Milliseconds(hang_ms);
-        self.instance.start_with(loaded.argument, hang)?;
+        self.instance.start_with(loaded.argument, hang, 0)?;
         self.epoch += 1;
         Ok(())
     }

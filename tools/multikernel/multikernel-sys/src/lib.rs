@@ -63,6 +63,10 @@ pub const MULTIKERNEL_IOCTL_CONNECT: libc::Ioctl = io(MULTIKERNEL_CMD_CONNECT);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_DISCONNECT: libc::Ioctl = io(MULTIKERNEL_CMD_DISCONNECT);
 /// See the header.
+pub const MULTIKERNEL_IOCTL_ADD_CPUS: libc::Ioctl = io(MULTIKERNEL_CMD_ADD_CPUS);
+/// See the header.
+pub const MULTIKERNEL_IOCTL_EXCHANGE_NAMES: libc::Ioctl = io(MULTIKERNEL_CMD_EXCHANGE_NAMES);
+/// See the header.
 pub const MULTIKERNEL_IOCTL_ARENA_CREATE: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_CREATE);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_ARENA_OPEN: libc::Ioctl = io(MULTIKERNEL_CMD_ARENA_OPEN);
@@ -152,6 +156,8 @@ mod tests {
             (MULTIKERNEL_IOCTL_OPEN_PORT, 0xb947),
             (MULTIKERNEL_IOCTL_CONNECT, 0xb948),
             (MULTIKERNEL_IOCTL_DISCONNECT, 0xb949),
+            (MULTIKERNEL_IOCTL_ADD_CPUS, 0xb94d),
+            (MULTIKERNEL_IOCTL_EXCHANGE_NAMES, 0xb94e),
             (MULTIKERNEL_IOCTL_MAP_PORT, 0xb94a),
             (MULTIKERNEL_IOCTL_RING_PORT, 0xb94b),
             (MULTIKERNEL_IOCTL_ARENA_CREATE, 0xb950),
@@ -202,6 +208,8 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_open_port>(), 16);
         assert_eq!(size_of::<multikernel_link>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_connect>(), 80);
+        assert_eq!(size_of::<multikernel_ioctl_add_cpus>(), 24);
+        assert_eq!(size_of::<multikernel_ioctl_exchange_names>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_map_port>(), 64);
         assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_arena_create>(), 96);

@@ -42,6 +42,8 @@ pub struct Target {
     pub shared: Range,
     /// Its CPUs, boot CPU first.
     pub cpus: Vec<Cpu>,
+    /// CPUs that it may be given later, of which the tables tell and which it does not start.
+    pub later_cpus: Vec<Cpu>,
     /// APIC ids of all CPUs of the machine.
     pub machine_apic_ids: Vec<u32>,
     /// Whether the host has more than one NUMA node.
@@ -140,6 +142,7 @@ pub fn prepare<'a>(target: &Target, recipe: &Recipe<'a>) -> Result<Prepared<'a>,
         init_delay: target.init_delay.as_deref(),
         shared: recipe.guest.then_some(target.shared.base),
         uarts: recipe.uarts,
+        cpus: (!target.later_cpus.is_empty()).then_some(target.cpus.len()),
     };
     let command_line =
         cmdline::command_line(&defaults, recipe.append).map_err(BootError::CommandLine)?;
@@ -250,7 +253,7 @@ fn platform(target: &Target, recipe: &Recipe<'_>, ioapic: u32) -> Platform {
         }));
     }
     Platform {
-        cpus: target.cpus.clone(),
+        cpus: [&target.cpus[..], &target.later_cpus].concat(),
         decoy: acpi::decoy(recipe.image.version(), &target.machine_apic_ids),
         ioapic,
         uarts: recipe.uarts.to_vec(),
@@ -278,6 +281,7 @@ mod tests {
             }],
             shared: Range::new(0xa4_0000, 0x20000),
             cpus: vec![cpu(2), cpu(3)],
+            later_cpus: Vec::new(),
             machine_apic_ids: vec![0, 1, 2, 3],
             several_nodes: false,
             tsc_khz: 2_000_000,
@@ -330,6 +334,42 @@ mod tests {
         let boot = &prepared.segments[2].data;
         assert_eq!(&boot[0x1000..0x1012], b"no_ipi_broadcast=1");
         assert_eq!(&boot[0x2000..0x2008], b"RSD PTR ");
+    }
+
+    #[test]
+    fn later_cpus_are_told_of_and_not_started() {
+        let file = bzimage::tests::build(b"payload");
+        let image = Image::parse(&file).unwrap();
+        let mut target = target(8 << 30);
+        let recipe = Recipe {
+            image: &image,
+            initrd: None,
+            append: "",
+            uarts: &[],
+            guest: true,
+        };
+        let before = prepare(&target, &recipe).unwrap().command_line;
+        assert!(!before.contains("maxcpus"), "{before}");
+        target.later_cpus = vec![Cpu {
+            apic_id: 1,
+            node: None,
+        }];
+        let prepared = prepare(&target, &recipe).unwrap();
+        check(&target, &prepared);
+        assert!(
+            prepared.command_line.contains(" maxcpus=2 "),
+            "{}",
+            prepared.command_line
+        );
+        let platform = platform(&target, &recipe, 0);
+        let ids: Vec<_> = platform.cpus.iter().map(|cpu| cpu.apic_id).collect();
+        assert_eq!(ids, [2, 3, 1]);
+        let recipe = Recipe {
+            append: "maxcpus=3",
+            ..recipe
+        };
+        let error = prepare(&target, &recipe).unwrap_err();
+        assert!(matches!(error, BootError::CommandLine(_)), "{error}");
     }
 
     #[test]

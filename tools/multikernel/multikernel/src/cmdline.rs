@@ -91,6 +91,8 @@ pub struct Defaults<'a> {
     pub shared: Option<u64>,
     /// UARTs lent to the instance.
     pub uarts: &'a [Uart],
+    /// How many CPUs the kernel may start by itself, where its tables tell of more.
+    pub cpus: Option<usize>,
 }
 
 impl Defaults<'_> {
@@ -123,6 +125,10 @@ impl Defaults<'_> {
             // A kernel without guest support does not know this word, and passes it to init.
             words.push(format!("multikernel={shared:#x}"));
         }
+        if let Some(cpus) = self.cpus {
+            // The others are another kernel's, and are started when that one has lost them.
+            words.push(format!("maxcpus={cpus}"));
+        }
         words.extend(self.uart_words());
         words
     }
@@ -153,10 +159,15 @@ impl Defaults<'_> {
 
 /// The whole command line: the defaults, then what the user appends.
 ///
-/// A zero byte or a line break cannot be part of it.
+/// A zero byte or a line break cannot be part of it, nor, where not all CPUs of the tables are the
+/// kernel's to start, can `maxcpus=`.
 pub fn command_line(defaults: &Defaults<'_>, append: &str) -> Result<String, String> {
     if let Some(bad) = append.chars().find(|c| c.is_control()) {
         return Err(format!("the words to append have the character {bad:?}"));
+    }
+    let mut appended = append.split_ascii_whitespace();
+    if defaults.cpus.is_some() && appended.any(|word| word.starts_with("maxcpus=")) {
+        return Err("the words to append have maxcpus=, and there are CPUs that come later".into());
     }
     let mut words = defaults.words();
     // As it is, since blanks may be inside quotation marks.
@@ -179,6 +190,7 @@ mod tests {
             init_delay: Some("1000"),
             shared: Some(0x2ffe_0000),
             uarts: &uarts,
+            cpus: None,
         };
         command_line(&defaults, append).unwrap()
     }
@@ -229,9 +241,18 @@ mod tests {
             init_delay: None,
             shared: None,
             uarts: &[],
+            cpus: None,
         };
         assert!(command_line(&defaults, "a\nb").is_err());
         assert!(command_line(&defaults, "a\0").is_err());
+        assert!(command_line(&defaults, "maxcpus=3").is_ok());
+        let some_later = Defaults {
+            cpus: Some(2),
+            ..defaults.clone()
+        };
+        assert!(command_line(&some_later, "quiet maxcpus=3").is_err());
+        let line = command_line(&some_later, "quiet").unwrap();
+        assert!(line.contains(" maxcpus=2 "), "{line}");
         let line = command_line(&defaults, "").unwrap();
         assert!(
             !line.contains("tsc") && !line.contains("multikernel"),

@@ -22,14 +22,15 @@
 //! | [`restart`] | when a spawn that ended is started again |
 //! | [`dump`] | an instance's memory as an ELF core for gdb and crash |
 //! | [`pool`] | how much the pool must grow for a request |
+//! | [`upgrade`] | what takes the place of an instance |
 //! | [`doctor`] | is this machine fit |
 //! | [`hazards`] | what this machine does about what kernels could do to each other |
 //! | [`spec`] | sizes, CPU lists and memory requests as people write them |
 //! | [`abi`] | the layouts that two kernels share, from the kernel's own source |
 //!
 //! Only [`device`] and [`port`] make system calls about instances; `image`, `layout`, `acpi`,
-//! `bootparams`, `cmdline`, `boot`, `shared`, `restart`, `pool` and `spec` do no input or output at
-//! all.
+//! `bootparams`, `cmdline`, `boot`, `shared`, `restart`, `pool`, `upgrade` and `spec` do no input or
+//! output at all.
 
 #[path = "../../../../kernel/multikernel/abi.rs"]
 pub mod abi;
@@ -53,5 +54,6 @@ pub mod restart;
 pub mod shared;
 pub mod spec;
 pub mod state;
+pub mod upgrade;
 
 pub use error::{Error, Result};

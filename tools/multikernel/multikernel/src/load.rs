@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::acpi::Cpu;
 use crate::boot::{self, BootError, Memory, Recipe, Target};
 use crate::cmdline::Uart;
-use crate::device::{Host, Instance, InstanceInfo, MemoryInfo};
+use crate::device::{CpuInfo, Host, Instance, InstanceInfo, MemoryInfo};
 use crate::image::{Image, ImageError};
 use crate::layout::LayoutError;
 use crate::{Error, Result};
@@ -33,6 +33,9 @@ pub struct LoadSpec {
     pub uarts: Vec<Uart>,
     /// Let the kernel use its guest support.
     pub guest: bool,
+    /// The host's numbers of CPUs that the instance may be given while its kernel runs.
+    #[serde(default)]
+    pub later_cpus: Vec<u32>,
 }
 
 /// What was loaded.
@@ -46,6 +49,9 @@ pub struct Loaded {
     pub argument: u64,
     /// The whole command line.
     pub command_line: String,
+    /// Of how many CPUs the tables tell; 0 stands for those that the instance has.
+    #[serde(default)]
+    pub cpus: u32,
 }
 
 fn read(asked: &str, what: &str, path: &Path) -> Result<Vec<u8>> {
@@ -84,14 +90,38 @@ fn explain_boot(asked: &str, error: &BootError) -> Error {
         BootError::MemoryMap(_) | BootError::Segments { .. } => {
             "Create the instance with fewer ranges of memory"
         }
-        BootError::CommandLine(_) | BootError::CommandLineLength { .. } => "Shorten --append",
+        BootError::CommandLine(_) => "Mend --append",
+        BootError::CommandLineLength { .. } => "Shorten --append",
     };
     Error::new(asked, error).advice(advice)
 }
 
+/// Those of the CPUs that may come later which the instance does not have already.
+fn later_cpus(
+    asked: &str,
+    machine: &[CpuInfo],
+    info: &InstanceInfo,
+    later: &[u32],
+) -> Result<Vec<Cpu>> {
+    let missing = |number: &&u32| info.cpus.iter().all(|cpu| cpu.cpu != **number);
+    let find = |number: &u32| {
+        let cpu = machine.iter().find(|cpu| cpu.cpu == *number);
+        let cpu = cpu.ok_or_else(|| {
+            Error::new(asked, format_args!("there is no CPU {number}"))
+                .advice("Choose with --later-cpus from those that 'mkctl pool' lists")
+        })?;
+        Ok(Cpu {
+            apic_id: cpu.apic_id,
+            node: cpu.node,
+        })
+    };
+    later.iter().filter(missing).map(find).collect()
+}
+
 /// Puts together what [`boot`] has to know.
-fn target(host: &Host, info: &InstanceInfo) -> Result<Target> {
+fn target(asked: &str, host: &Host, info: &InstanceInfo, later: &[u32]) -> Result<Target> {
     let machine = host.cpus()?;
+    let later_cpus = later_cpus(asked, &machine, info, later)?;
     let host_info = host.info()?;
     let pool = host.memory()?;
     let mut nodes: Vec<u32> = machine.iter().filter_map(|cpu| cpu.node).collect();
@@ -117,6 +147,7 @@ fn target(host: &Host, info: &InstanceInfo) -> Result<Target> {
                 node: cpu.node,
             })
             .collect(),
+        later_cpus,
         machine_apic_ids: machine.iter().map(|cpu| cpu.apic_id).collect(),
         several_nodes,
         tsc_khz: host_info.tsc_khz,
@@ -171,7 +202,7 @@ pub fn load(host: &Host, instance: &Instance, spec: &LoadSpec) -> Result<Loaded>
         uarts: &spec.uarts,
         guest: spec.guest,
     };
-    let target = target(host, &instance.info()?)?;
+    let target = target(&asked, host, &instance.info()?, &spec.later_cpus)?;
     let prepared = boot::prepare(&target, &recipe).map_err(|error| explain_boot(&asked, &error))?;
     instance.load(&prepared)?;
     Ok(Loaded {
@@ -179,6 +210,7 @@ pub fn load(host: &Host, instance: &Instance, spec: &LoadSpec) -> Result<Loaded>
         entry: prepared.entry,
         argument: prepared.argument,
         command_line: prepared.command_line,
+        cpus: (target.cpus.len() + target.later_cpus.len()) as u32,
     })
 }
 
@@ -195,6 +227,7 @@ mod tests {
             fast: false,
             uarts: Vec::new(),
             guest: true,
+            later_cpus: Vec::new(),
         }
     }
 

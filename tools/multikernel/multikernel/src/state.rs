@@ -32,6 +32,9 @@ pub struct Record {
     pub spec: LoadSpec,
     /// What came of it.
     pub loaded: Loaded,
+    /// The id of the instance that had the name before, and was upgraded to this one.
+    #[serde(default)]
+    pub successor_of: Option<u32>,
 }
 
 impl Record {
@@ -42,6 +45,44 @@ impl Record {
             id,
             spec,
             loaded,
+            successor_of: None,
+        }
+    }
+}
+
+/// How far the upgrade of an instance has come, in `NAME.upgrade`, for who goes on after `mkctl`
+/// has been killed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Upgrade {
+    version: u32,
+    /// Id of the instance that has the name at the beginning.
+    pub old: u32,
+    /// Id of the one that is to have it, once that has been created.
+    pub new: Option<u32>,
+    /// From here on it goes forward only.
+    pub committed: bool,
+    /// What the pool was enlarged by: base and size of each range.
+    pub grown: Vec<(u64, u64)>,
+    /// What goes back to the host in its place when the old one is gone.
+    pub give_back: Vec<(u64, u64)>,
+    /// CPUs of the old one that the new one gets.
+    pub cpus: Vec<u32>,
+    /// `LoadSpec::later_cpus` of the new one when all is done.
+    pub later_cpus: Vec<u32>,
+}
+
+impl Upgrade {
+    /// One that begins.
+    pub fn new(old: u32) -> Self {
+        Self {
+            version: VERSION,
+            old,
+            new: None,
+            committed: false,
+            grown: Vec::new(),
+            give_back: Vec::new(),
+            cpus: Vec::new(),
+            later_cpus: Vec::new(),
         }
     }
 }
@@ -66,9 +107,9 @@ impl Store {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str, kind: &str) -> PathBuf {
         // The kernel's rules for names leave nothing in them that means something in a path.
-        self.directory.join(format!("{name}.json"))
+        self.directory.join(format!("{name}.{kind}"))
     }
 
     fn ensure_directory(&self) -> io::Result<()> {
@@ -81,7 +122,18 @@ impl Store {
 
     /// Remembers; the file is either the old or the new one, whatever happens.
     pub fn save(&self, name: &str, record: &Record) -> Result<()> {
-        let path = self.path(name);
+        let asked = format!("cannot remember what was loaded into instance \"{name}\"");
+        self.write(asked, name, "json", record)
+    }
+
+    /// Remembers how far an upgrade has come.
+    pub fn save_upgrade(&self, name: &str, upgrade: &Upgrade) -> Result<()> {
+        let asked = format!("cannot remember how far the upgrade of instance \"{name}\" is");
+        self.write(asked, name, "upgrade", upgrade)
+    }
+
+    fn write(&self, asked: String, name: &str, kind: &str, record: &impl Serialize) -> Result<()> {
+        let path = self.path(name, kind);
         let temporary = self.directory.join(format!(".{name}.{}", process::id()));
         let write = || -> io::Result<()> {
             self.ensure_directory()?;
@@ -98,34 +150,52 @@ impl Store {
         write().map_err(|error| {
             // What could not be written is of no use to anybody.
             let _ = fs::remove_file(&temporary);
-            Error::new(
-                format!("cannot remember what was loaded into instance \"{name}\""),
-                format_args!("{}: {error}", path.display()),
-            )
+            Error::new(asked, format_args!("{}: {error}", path.display()))
         })
+    }
+
+    /// How far the upgrade of the instance of this name is; `None` if there is none under way.
+    pub fn upgrade(&self, name: &str) -> Option<Upgrade> {
+        let text = fs::read(self.path(name, "upgrade")).ok()?;
+        let upgrade: Upgrade = serde_json::from_slice(&text).ok()?;
+        (upgrade.version == VERSION).then_some(upgrade)
+    }
+
+    /// There is no upgrade under way any more.
+    pub fn forget_upgrade(&self, name: &str) {
+        let _ = fs::remove_file(self.path(name, "upgrade"));
     }
 
     /// What was loaded into the instance of this name and id; `None` where nothing is known.
     pub fn get(&self, name: &str, id: u32) -> Option<Record> {
-        let text = fs::read(self.path(name)).ok()?;
+        let text = fs::read(self.path(name, "json")).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
         (record.version == VERSION && record.id == id).then_some(record)
     }
 
     /// Forgets; not to have known is no error.
     pub fn forget(&self, name: &str) {
-        let _ = fs::remove_file(self.path(name));
+        let _ = fs::remove_file(self.path(name, "json"));
     }
 
     /// Opens the file that is locked by who writes to the instance's console.
     pub fn console_lock(&self, name: &str) -> io::Result<File> {
+        self.lock_file(name, "console")
+    }
+
+    /// Opens the file that is locked by who upgrades the instance.
+    pub fn upgrade_lock(&self, name: &str) -> io::Result<File> {
+        self.lock_file(name, "upgrade-lock")
+    }
+
+    fn lock_file(&self, name: &str, kind: &str) -> io::Result<File> {
         self.ensure_directory()?;
         File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(self.directory.join(format!("{name}.console")))
+            .open(self.path(name, kind))
     }
 }
 
@@ -147,12 +217,14 @@ mod tests {
             fast: true,
             uarts: vec!["ttyS2".parse().unwrap()],
             guest: true,
+            later_cpus: Vec::new(),
         };
         let loaded = Loaded {
             format: "vmlinux".into(),
             entry: 1,
             argument: 2,
             command_line: "x".into(),
+            cpus: 2,
         };
         Record::new(id, spec, loaded)
     }
@@ -175,6 +247,26 @@ mod tests {
         store.forget("web");
         store.forget("web");
         assert_eq!(store.get("web", 4), None);
+    }
+
+    #[test]
+    fn an_upgrade_is_remembered_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::at(directory.path());
+        assert_eq!(store.upgrade("web"), None);
+        let mut upgrade = Upgrade::new(3);
+        store.save_upgrade("web", &upgrade).unwrap();
+        store.save("web", &record(3)).unwrap();
+        upgrade.new = Some(4);
+        upgrade.committed = true;
+        upgrade.cpus = vec![5, 6];
+        store.save_upgrade("web", &upgrade).unwrap();
+        assert_eq!(store.upgrade("web"), Some(upgrade));
+        assert_eq!(store.upgrade("web.next"), None);
+        store.forget_upgrade("web");
+        store.forget_upgrade("web");
+        assert_eq!(store.upgrade("web"), None);
+        assert_eq!(store.get("web", 3), Some(record(3)));
     }
 
     #[test]

@@ -24,6 +24,7 @@ fn target(base: u64) -> Target {
         }],
         shared: Range::new(base + 256 * MIB - 0x20000, 0x20000),
         cpus: vec![cpu(2), cpu(3)],
+        later_cpus: Vec::new(),
         machine_apic_ids: (0..4).collect(),
         several_nodes: false,
         tsc_trusted: true,

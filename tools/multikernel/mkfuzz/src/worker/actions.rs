@@ -326,6 +326,36 @@ impl Worker {
         self.request(call, fd, command, value);
     }
 
+    /// More CPUs for an instance, from the host or from another one.
+    pub(super) fn add_cpus(&mut self) {
+        let fd = self.some_fd();
+        let cpus: Vec<u8> = (0..1 + self.random.below(2))
+            .flat_map(|_| (self.random.below(5) as u32).to_le_bytes())
+            .collect();
+        let add = sys::multikernel_ioctl_add_cpus {
+            size: size_of::<sys::multikernel_ioctl_add_cpus>() as u32,
+            nr_cpus: (cpus.len() / 4) as u32,
+            from: match self.random.below(2) {
+                0 => 0,
+                _ => self.random.below(8) as u32,
+            },
+            cpus: self.arena.put(&mut self.random, &cpus),
+            ..Default::default()
+        };
+        self.request(Call::AddCpus, fd, sys::MULTIKERNEL_IOCTL_ADD_CPUS, add);
+    }
+
+    pub(super) fn exchange_names(&mut self) {
+        let fd = self.some_fd();
+        let exchange = sys::multikernel_ioctl_exchange_names {
+            size: size_of::<sys::multikernel_ioctl_exchange_names>() as u32,
+            id: self.random.below(8) as u32,
+            ..Default::default()
+        };
+        let command = sys::MULTIKERNEL_IOCTL_EXCHANGE_NAMES;
+        self.request(Call::ExchangeNames, fd, command, exchange);
+    }
+
     pub(super) fn open_events(&mut self) {
         let events = sys::multikernel_ioctl_events {
             size: size_of::<sys::multikernel_ioctl_events>() as u32,

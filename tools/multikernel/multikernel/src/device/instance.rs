@@ -12,11 +12,12 @@ use serde::Serialize;
 use super::call::{Call, Callee, Peer};
 use super::event::{self, EventRead};
 use super::link::explain_connect;
-use super::{syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State};
+use super::{cpus, syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State};
 use crate::boot::Prepared;
 use crate::explain::explain;
 use crate::layout::Range;
 use crate::port::{OpenPort, Port};
+use crate::spec::CpuList;
 use crate::{Error, Result};
 
 /// As many tries as for the host's lists; an instance's do not change while it lives.
@@ -160,17 +161,18 @@ impl Instance {
 
     /// Starts the loaded image with this in RSI, and the usual bound for a hang.
     pub fn start(&self, argument: u64) -> Result<()> {
-        self.start_with(argument, HangTimeout::default())
+        self.start_with(argument, HangTimeout::default(), 0)
     }
 
     /// Starts the loaded image with this in RSI, to be stopped by force when it hangs for so long.
-    pub fn start_with(&self, argument: u64, hang: HangTimeout) -> Result<()> {
+    /// Its tables tell of `cpus_max` CPUs; 0 stands for those that the instance has.
+    pub fn start_with(&self, argument: u64, hang: HangTimeout, cpus_max: u32) -> Result<()> {
         let request = sys::multikernel_ioctl_start {
             size: super::size_field::<sys::multikernel_ioctl_start>(),
             flags: 0,
             argument,
             hang_ms: hang.to_abi(),
-            reserved: 0,
+            cpus_max,
         };
         syscall::ioctl(self.fd.as_fd(), &mut syscall::Start(request)).map_err(|error| {
             let asked = self.cannot("start");
@@ -275,6 +277,41 @@ impl Instance {
         syscall::ioctl(self.fd.as_fd(), &mut syscall::Disconnect(connect(other))).map_err(|error| {
             let asked = format!("cannot unlink instances \"{}\" and \"{other}\"", self.name);
             explain_connect(asked, &error)
+        })
+    }
+
+    /// Gives it more CPUs, from the host or, by its id, from another instance that does not run.
+    ///
+    /// A kernel that runs in it does not know of that yet: see [`Instance::tell_cpus`].
+    pub fn add_cpus(&self, cpus: &CpuList, from: Option<u32>) -> Result<()> {
+        syscall::add_cpus(self.fd.as_fd(), &cpus.0, from.unwrap_or(0)).map_err(|error| {
+            let asked = format!("cannot give CPUs {cpus} to instance \"{}\"", self.name);
+            cpus::explain_add(asked, from, &error)
+        })
+    }
+
+    /// Tells the kernel that runs in it which CPUs, by their APIC ids, it may start from now on,
+    /// and waits until it has tried to bring them online.
+    ///
+    /// An error with `ECONNREFUSED` or `ENOTCONN` means that the kernel cannot be told.
+    pub fn tell_cpus(&self, apic_ids: &[u32], timeout: Duration) -> Result<()> {
+        cpus::tell(self, apic_ids, timeout)
+    }
+
+    /// Gives it the name of another instance, and that one its name.
+    pub fn exchange_names(&self, other: u32) -> Result<()> {
+        let request = sys::multikernel_ioctl_exchange_names {
+            size: super::size_field::<sys::multikernel_ioctl_exchange_names>(),
+            flags: 0,
+            id: other,
+            reserved: 0,
+        };
+        syscall::ioctl(self.fd.as_fd(), &mut syscall::ExchangeNames(request)).map_err(|error| {
+            let asked = format!(
+                "cannot exchange the names of instances \"{}\" and #{other}",
+                self.name
+            );
+            explain(asked, &error)
         })
     }
 

@@ -7,6 +7,7 @@
 
 mod arena;
 pub(crate) mod call;
+mod cpus;
 mod event;
 mod host;
 mod instance;

@@ -68,6 +68,7 @@ plain_requests! {
     Events(sys::multikernel_ioctl_events) = sys::MULTIKERNEL_IOCTL_EVENTS;
     Connect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_CONNECT;
     Disconnect(sys::multikernel_ioctl_connect) = sys::MULTIKERNEL_IOCTL_DISCONNECT;
+    ExchangeNames(sys::multikernel_ioctl_exchange_names) = sys::MULTIKERNEL_IOCTL_EXCHANGE_NAMES;
 }
 
 /// Calls an ioctl whose structure has no pointers.
@@ -202,6 +203,20 @@ pub fn create(
     // SAFETY: The kernel reads both arrays, of the given lengths, and writes `request`.
     unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_CREATE, argument) }?;
     Ok((request.id, owned(request.fd)?))
+}
+
+/// ADD_CPUS, from the host where `from` is 0.
+pub fn add_cpus(fd: BorrowedFd<'_>, cpus: &[u32], from: u32) -> io::Result<()> {
+    let mut request = sys::multikernel_ioctl_add_cpus {
+        size: super::size_field::<sys::multikernel_ioctl_add_cpus>(),
+        flags: 0,
+        nr_cpus: count_field(cpus.len()),
+        from,
+        cpus: cpus.as_ptr() as u64,
+    };
+    let argument = ptr::from_mut(&mut request).cast();
+    // SAFETY: The kernel reads the array, of the given length, and `request`.
+    unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_ADD_CPUS, argument) }
 }
 
 /// OPEN by id, or by name where `id` is 0; returns the id and the new fd.

@@ -55,6 +55,7 @@ impl Spawn {
             fast: false,
             uarts: Vec::new(),
             guest: true,
+            later_cpus: Vec::new(),
         };
         let loaded = load::load(&host, &instance, &spec)?;
         instance.start(loaded.argument)?;
