@@ -21,7 +21,7 @@ enum which {
 	HOST_INFO, POOL_GROW, POOL_SHRINK, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
 	EVENTS, LIST_LINKS, GET_INFO, START, STOP, DESTROY, RING, READ_MEMORY, CONNECT, DISCONNECT,
 	ARENA_CREATE, ARENA_OPEN, ARENA_REMOVE, ARENA_GRANT, ARENA_REVOKE, LIST_ARENAS,
-	ARENA_RESIZE, LIST_GRANTS,
+	ARENA_RESIZE, LIST_GRANTS, ADD_CPUS, EXCHANGE_NAMES,
 };
 
 #define COMMAND(name, struct_name, on_instance) \
@@ -59,6 +59,8 @@ static const struct command {
 	COMMAND(LIST_ARENAS, multikernel_ioctl_list, false),
 	COMMAND(ARENA_RESIZE, multikernel_ioctl_arena_resize, false),
 	COMMAND(LIST_GRANTS, multikernel_ioctl_list, false),
+	COMMAND(ADD_CPUS, multikernel_ioctl_add_cpus, true),
+	COMMAND(EXCHANGE_NAMES, multikernel_ioctl_exchange_names, true),
 };
 
 /* Room for any structure and more than a page behind it. */
@@ -82,6 +84,8 @@ union request {
 	struct multikernel_ioctl_arena_remove arena_remove;
 	struct multikernel_ioctl_arena_grant arena_grant;
 	struct multikernel_ioctl_arena_resize arena_resize;
+	struct multikernel_ioctl_add_cpus add_cpus;
+	struct multikernel_ioctl_exchange_names exchange_names;
 };
 
 FIXTURE(form)
@@ -233,6 +237,15 @@ static void effective(FIXTURE_DATA(form) *self, const struct command *command)
 		/* Of a right form; there is no such instance. */
 		request->connect.id = self->instance.id + 1;
 		break;
+	case MULTIKERNEL_IOCTL_ADD_CPUS:
+		/* As above. */
+		request->add_cpus.nr_cpus = 1;
+		request->add_cpus.cpus = (uintptr_t)&self->cpu;
+		request->add_cpus.from = self->instance.id + 1;
+		break;
+	case MULTIKERNEL_IOCTL_EXCHANGE_NAMES:
+		request->exchange_names.id = self->instance.id + 1;
+		break;
 	case MULTIKERNEL_IOCTL_ARENA_CREATE:
 		strcpy((char *)request->arena_create.name, "other");
 		request->arena_create.bytes = UNIT;
@@ -370,7 +383,7 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(EVENTS, events.reserved, 1);
 	EXPECT_REFUSED(GET_INFO, get_info.reserved, 1);
 	EXPECT_REFUSED(START, start.flags, 1);
-	EXPECT_REFUSED(START, start.reserved, 1);
+	EXPECT_REFUSED(START, start.cpus_max, MULTIKERNEL_CPUS_MAX + 1);
 	EXPECT_REFUSED(START, start.hang_ms, MULTIKERNEL_HANG_MS_MIN - 1);
 	EXPECT_REFUSED(START, start.hang_ms, MULTIKERNEL_HANG_MS_MAX + 1);
 	EXPECT_REFUSED(START, start.hang_ms, MULTIKERNEL_HANG_NEVER - 1);
@@ -388,6 +401,11 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(DISCONNECT, connect.flags, 1);
 	EXPECT_REFUSED(DISCONNECT, connect.reserved, 1);
 	EXPECT_REFUSED(DISCONNECT, connect.name[0], 'f');
+	EXPECT_REFUSED(ADD_CPUS, add_cpus.flags, 1);
+	EXPECT_REFUSED(ADD_CPUS, add_cpus.nr_cpus, 0);
+	EXPECT_REFUSED(ADD_CPUS, add_cpus.nr_cpus, MULTIKERNEL_CPUS_MAX + 1);
+	EXPECT_REFUSED(EXCHANGE_NAMES, exchange_names.flags, 1);
+	EXPECT_REFUSED(EXCHANGE_NAMES, exchange_names.reserved, 1);
 	EXPECT_EQ(-EINVAL, stop_in_order(self->instance.fd, 3600001));
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.flags, 0x20);
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.flags,
@@ -591,6 +609,118 @@ TEST_F(form, two_are_connected_once)
 	ASSERT_EQ(0, destroy(&other));
 	EXPECT_EQ(0, links(device, NULL, 0));
 	EXPECT_EQ(-ENOENT, connect_by(fd, disconnect, id, NULL));
+}
+
+static int add_cpus(int fd, __u32 from, const __u32 *cpus, __u32 nr_cpus)
+{
+	struct multikernel_ioctl_add_cpus request = {
+		.size = sizeof(request),
+		.nr_cpus = nr_cpus,
+		.from = from,
+		.cpus = (uintptr_t)cpus,
+	};
+
+	return mk_ioctl(fd, MULTIKERNEL_IOCTL_ADD_CPUS, &request);
+}
+
+static int exchange_names(int fd, __u32 id)
+{
+	struct multikernel_ioctl_exchange_names request = { .size = sizeof(request), .id = id };
+
+	return mk_ioctl(fd, MULTIKERNEL_IOCTL_EXCHANGE_NAMES, &request);
+}
+
+TEST_F(form, cpus_are_added_and_moved)
+{
+	__u32 id = self->instance.id, third = spare_cpu(&self->before, 2);
+	__u32 twice[2] = { self->cpu, self->cpu }, none = 0x7fffffff, zero = 0;
+	int fd = self->instance.fd, device = self->device;
+	struct info info;
+	struct instance other;
+	__u32 first;
+
+	if (!third)
+		SKIP(return, "the machine has too few CPUs");
+	ASSERT_EQ(0, get_info(fd, &info));
+	ASSERT_EQ(1, info.get.nr_cpus);
+	first = info.cpus[0].cpu;
+	EXPECT_EQ(-EINVAL, add_cpus(fd, 0, twice, 2));
+	EXPECT_EQ(-ENODEV, add_cpus(fd, 0, &none, 1));
+	EXPECT_EQ(-EOPNOTSUPP, add_cpus(fd, 0, &zero, 1));
+	EXPECT_EQ(-EBUSY, add_cpus(fd, 0, &first, 1));
+	EXPECT_EQ(-EFAULT, add_cpus(fd, 0, NULL, 1));
+	EXPECT_EQ(-EINVAL, add_cpus(fd, id, &first, 1));
+	EXPECT_EQ(-ENOENT, add_cpus(fd, MULTIKERNEL_ID_MAX + 1, &first, 1));
+
+	/* All or none: the second is not to be had. */
+	twice[1] = first;
+	EXPECT_EQ(-EBUSY, add_cpus(fd, 0, twice, 2));
+	ASSERT_EQ(0, cpu_set_online(third, false));
+	twice[1] = third;
+	EXPECT_EQ(-ENETDOWN, add_cpus(fd, 0, twice, 2));
+	ASSERT_EQ(0, cpu_set_online(third, true));
+	ASSERT_EQ(0, get_info(fd, &info));
+	EXPECT_EQ(1, info.get.nr_cpus);
+
+	ASSERT_EQ(0, add_cpus(fd, 0, &self->cpu, 1));
+	ASSERT_EQ(0, get_info(fd, &info));
+	ASSERT_EQ(2, info.get.nr_cpus);
+	EXPECT_EQ(first, info.cpus[0].cpu);
+	EXPECT_EQ(self->cpu, info.cpus[1].cpu);
+	EXPECT_EQ(MULTIKERNEL_OWNER_INSTANCE, info.cpus[1].owner);
+	EXPECT_EQ(id, info.cpus[1].id);
+	EXPECT_EQ(-EBUSY, add_cpus(fd, 0, &self->cpu, 1));
+	EXPECT_EQ(-EBUSY, cpu_set_online(self->cpu, true));
+
+	ASSERT_EQ(0, create(device, "other", &third, 1, &self->range, 1, &other));
+	EXPECT_EQ(-ENODEV, add_cpus(other.fd, id, &third, 1));
+	ASSERT_EQ(0, add_cpus(other.fd, id, &self->cpu, 1));
+	EXPECT_EQ(-ENODEV, add_cpus(other.fd, id, &self->cpu, 1));
+	/* Each keeps one. */
+	EXPECT_EQ(-EINVAL, add_cpus(other.fd, id, &first, 1));
+	ASSERT_EQ(0, get_info(fd, &info));
+	ASSERT_EQ(1, info.get.nr_cpus);
+	EXPECT_EQ(first, info.cpus[0].cpu);
+	ASSERT_EQ(0, get_info(other.fd, &info));
+	ASSERT_EQ(2, info.get.nr_cpus);
+	EXPECT_EQ(self->cpu, info.cpus[1].cpu);
+	EXPECT_EQ(other.id, info.cpus[1].id);
+	/* The boot CPU too, and the next one becomes that. */
+	ASSERT_EQ(0, add_cpus(fd, other.id, &third, 1));
+	ASSERT_EQ(0, get_info(other.fd, &info));
+	ASSERT_EQ(1, info.get.nr_cpus);
+	EXPECT_EQ(self->cpu, info.cpus[0].cpu);
+	ASSERT_EQ(0, destroy(&other));
+}
+
+static __u32 id_of(int device, const char *name)
+{
+	struct multikernel_ioctl_open open = { .size = sizeof(open) };
+
+	strcpy((char *)open.name, name);
+	if (mk_ioctl(device, MULTIKERNEL_IOCTL_OPEN, &open))
+		return 0;
+	close(open.fd);
+	return open.id;
+}
+
+TEST_F(form, names_are_exchanged)
+{
+	int fd = self->instance.fd, device = self->device;
+	__u32 id = self->instance.id;
+	struct instance other;
+
+	ASSERT_EQ(0, create(device, "other", &self->cpu, 1, &self->range, 1, &other));
+	EXPECT_EQ(-EINVAL, exchange_names(fd, id));
+	EXPECT_EQ(-ENOENT, exchange_names(fd, 0));
+	EXPECT_EQ(-ENOENT, exchange_names(fd, MULTIKERNEL_ID_MAX));
+	EXPECT_EQ(id, id_of(device, "form"));
+	ASSERT_EQ(0, exchange_names(fd, other.id));
+	EXPECT_EQ(other.id, id_of(device, "form"));
+	EXPECT_EQ(id, id_of(device, "other"));
+	ASSERT_EQ(0, exchange_names(fd, other.id));
+	EXPECT_EQ(id, id_of(device, "form"));
+	ASSERT_EQ(0, destroy(&other));
 }
 
 TEST_F(form, arenas)

@@ -9,7 +9,9 @@
  *	begun, which is in the middle of that call if it takes longer.
  *
  * The last two print the call's number and end with status 0 if it was killed,
- * and with status 1 if it had fewer calls. killed.sh runs this.
+ * and with status 1 if it had fewer calls. killed.sh and upgrade.sh run this.
+ *
+ * interrupt from IOCTL ...: counts from the first ioctl(2) of that number on.
  */
 #include <errno.h>
 #include <signal.h>
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,7 +58,7 @@ static pid_t start(char **command)
  * Goes on to the next entry of a system call, and returns its number, or -1 if
  * there is none any more; then *status says how the command ended.
  */
-static long next_call(pid_t pid, int *status)
+static long next_entry(pid_t pid, int *status, unsigned long *command)
 {
 	struct __ptrace_syscall_info info;
 	int signal = 0;
@@ -75,33 +78,54 @@ static long next_call(pid_t pid, int *status)
 		signal = 0;
 		if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info) < 0)
 			fail("PTRACE_GET_SYSCALL_INFO");
-		if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
+		if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+			*command = info.entry.nr == SYS_ioctl ? info.entry.args[1] : 0;
 			return info.entry.nr;
+		}
 	}
+}
+
+/* The same, but the first is the ioctl of this number; any if that is 0. */
+static long next_call(pid_t pid, int *status, unsigned long *from)
+{
+	unsigned long command;
+	long call;
+
+	do {
+		call = next_entry(pid, status, &command);
+	} while (call >= 0 && *from && command != *from);
+	*from = 0;
+	return call;
 }
 
 int main(int argc, char **argv)
 {
 	long count = 0, wanted, call;
+	unsigned long from = 0;
 	int status, within;
 	pid_t pid;
 
+	if (argc > 3 && !strcmp(argv[1], "from")) {
+		from = strtoul(argv[2], NULL, 0);
+		argv += 2;
+		argc -= 2;
+	}
 	if (argc > 2 && !strcmp(argv[1], "count")) {
 		pid = start(argv + 2);
-		while (next_call(pid, &status) >= 0)
+		while (next_call(pid, &status, &from) >= 0)
 			count++;
 		printf("%ld\n", count);
 		return WIFEXITED(status) ? WEXITSTATUS(status) : 2;
 	}
 	within = argc > 4 && !strcmp(argv[1], "within");
 	if (!within && (argc < 4 || strcmp(argv[1], "before"))) {
-		fprintf(stderr, "interrupt count|before N|within N MICROSECONDS COMMAND...\n");
+		fprintf(stderr, "interrupt [from IOCTL] count|before N|within N MICROSECONDS COMMAND...\n");
 		return 2;
 	}
 	wanted = strtol(argv[2], NULL, 10);
 	pid = start(argv + 3 + within);
 	do {
-		call = next_call(pid, &status);
+		call = next_call(pid, &status, &from);
 		if (call < 0) {
 			printf("it had %ld calls\n", count);
 			return 1;
