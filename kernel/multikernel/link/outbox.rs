@@ -548,3 +548,25 @@ impl Link {
         }
     }
 }
+
+#[cfg(CONFIG_MULTIKERNEL_KUNIT_TEST)]
+#[kunit_tests(multikernel_link_outbox)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apic_ids_are_added_all_or_none() -> Result {
+        let allowed = Allowed::new(&[4], 3)?;
+        assert!(allowed.contains(4) && !allowed.contains(5));
+        // No CPU has that id, whatever is free.
+        assert!(!allowed.contains(u32::MAX));
+        assert_eq!(allowed.add(&[5, 6, 7]), Err(ENOSPC));
+        assert!(!allowed.contains(5));
+        allowed.add(&[5, 0])?;
+        assert!(allowed.contains(5) && allowed.contains(0) && allowed.contains(4));
+        assert_eq!(allowed.add(&[6]), Err(ENOSPC));
+        // A layout with less room than there are ids does not lose one.
+        assert!(Allowed::new(&[1, 2, 3], 1)?.contains(3));
+        Ok(())
+    }
+}

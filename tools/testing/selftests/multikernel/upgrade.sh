@@ -18,7 +18,7 @@
 
 upgrades=${UPGRADES:-10}
 kills=${KILLS:-8}
-plan 73
+plan 74
 
 kernel=/boot/vmlinux
 cpu=/sys/devices/system/cpu
@@ -182,7 +182,18 @@ mkctl cpu add web 3 >/dev/null
 check "a panic with an added CPU is one" sh -c \
 	"echo 'echo c >/proc/sysrq-trigger' | mkctl console web --linger 100 >/dev/null 2>&1; true"
 check "it has crashed" wait_for 60 is web crashed panic
-check "its dump has both CPUs" sh -c "mkctl dump web $work/core && rm $work/core"
+mkctl dump web "$work/core" >"$work/dumped"
+rm -f "$work/core"
+check "its dump has the registers of both CPUs" grep -q 'registers of 2 of 2 CPUs' "$work/dumped"
+mkctl rm web >/dev/null
+mkctl run --kernel /boot/bzImage --initrd /boot/spawn.cpio.gz --memory 96M --cpus 2 \
+	--later-cpus 3 --name web --hang-timeout 5 >/dev/null
+ready web "$work/log"
+mkctl cpu add web 3 >/dev/null
+echo 'mount -t debugfs none /sys/kernel/debug
+	taskset 2 sh -c "echo spin >/sys/kernel/debug/multikernel/crash"' |
+	mkctl console web --linger 100 >/dev/null 2>&1
+check "an added CPU that takes no interrupts is noticed" wait_for 60 is web crashed hung
 check "without --later-cpus nothing can be added to one that runs" sh -c \
 	"mkctl load web --kernel /boot/bzImage --initrd /boot/spawn.cpio.gz && mkctl start web &&
 	! mkctl cpu add web 4"
@@ -232,7 +243,7 @@ check "one for which a command says so too" fails "not up within 5 s: the comman
 	mkctl upgrade web --kernel "$kernel" --timeout 5 --ready-command false
 check "... which changes nothing" unchanged "$old" "$epoch"
 check "a file that is no kernel is an error" fails "cannot be used as a kernel" \
-	mkctl upgrade web --kernel /bin/busybox
+	mkctl upgrade web --kernel ./ktap.sh
 check "no spare CPU is an error" sh -c "mkctl create hog --cpus 1,2,4 --memory 32M >/dev/null ||
 	mkctl create hog --cpus 1,2,5 --memory 32M >/dev/null; mkctl ps; mkctl upgrade web --kernel $kernel \
 	2>&1 | grep 'no CPU to spare'"
