@@ -378,25 +378,22 @@ impl Work<'_> {
             let high = old.memory.iter().filter(|memory| !memory.low);
             self.state.give_back = high.map(|memory| (memory.base, memory.size)).collect();
         }
-        // What the two names will mean, before they do.
-        let of_old = self.store.get(self.name, old.id);
+        // What the two names will mean, before they do. That of the old one first: undo() has it
+        // from there.
+        if let Some(of_old) = self.store.get(self.name, old.id) {
+            self.store.save(&self.other, &of_old)?;
+        }
         let mut of_new = record;
         of_new.successor_of = Some(old.id);
         self.store.save(self.name, &of_new)?;
-        if let Some(of_old) = &of_old {
-            self.store.save(&self.other, of_old)?;
-        }
         self.state.committed = true;
         self.save()?;
-        let committed = self.take_over(new);
-        if committed.is_err() {
-            if let Some(of_old) = &of_old {
-                self.store.save(self.name, of_old)?;
-            }
+        let taken = self.take_over(new);
+        if taken.is_err() {
             self.state.committed = false;
             self.save()?;
         }
-        committed
+        taken
     }
 
     /// Has the new one take over. May be called again after mkctl was killed in the middle of it.
@@ -422,8 +419,11 @@ impl Work<'_> {
         };
         let new = self.state.new.ok_or_else(gone)?;
         let new = self.host.instance_by_id(new)?.ok_or_else(gone)?;
-        if new.info()?.name != self.name {
-            self.take_over(&new)?;
+        match new.info()?.name {
+            name if name == self.name => {}
+            name if name == self.other => self.take_over(&new)?,
+            // Another one by the same id.
+            _ => return Err(gone()),
         }
         let seconds = self.note("committed");
         progress!(
@@ -567,8 +567,14 @@ impl Work<'_> {
         if let Some(new) = self.find_other()? {
             if self.state.new.map_or(killed, |id| id == new.id()) {
                 again(|| instance::remove(&new, true))?;
-                self.store.forget(&self.other);
             }
+        }
+        // It may have come as far as that of the new one.
+        if let Some(of_old) = self.store.get(&self.other, self.state.old) {
+            self.store.save(self.name, &of_old)?;
+        }
+        if self.state.old != 0 {
+            self.store.forget(&self.other);
         }
         for (base, size) in std::mem::take(&mut self.state.grown) {
             // What others have taken meanwhile is theirs.

@@ -128,7 +128,8 @@ killed_often() {
 		kill_once "$n" 'from 0xb94e' $((n * last / (kills + 1))) || return 1
 	done
 	echo "$finished had to be finished"
-	[ "$finished" -ge "$kills" ]
+	# Otherwise this would show nothing.
+	[ "$finished" -ge $((kills / 2)) ]
 }
 
 upgraded_often() {
@@ -182,7 +183,7 @@ mkctl cpu add web 3 >/dev/null
 check "a panic with an added CPU is one" sh -c \
 	"echo 'echo c >/proc/sysrq-trigger' | mkctl console web --linger 100 >/dev/null 2>&1; true"
 check "it has crashed" wait_for 60 is web crashed panic
-mkctl dump web "$work/core" >"$work/dumped"
+mkctl dump web "$work/core" >"$work/dumped" 2>&1
 rm -f "$work/core"
 check "its dump has the registers of both CPUs" grep -q 'registers of 2 of 2 CPUs' "$work/dumped"
 mkctl rm web >/dev/null

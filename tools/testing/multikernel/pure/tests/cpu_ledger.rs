@@ -20,6 +20,7 @@ const CPUS: u32 = 12;
 enum Step {
     Lend(Vec<u32>, InstanceId, Option<usize>),
     Set(u32, CpuOwner),
+    Pass(Vec<u32>, InstanceId, InstanceId),
     GiveBack(u32, InstanceId),
 }
 
@@ -37,6 +38,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (prop::collection::vec(0..CPUS, 0..5), id(), prop::option::weighted(0.3, 0..2usize))
             .prop_map(|(cpus, id, fails)| Step::Lend(cpus, id, fails)),
         2 => (0..CPUS, owner).prop_map(|(cpu, owner)| Step::Set(cpu, owner)),
+        2 => (prop::collection::vec(0..CPUS, 0..4), id(), id())
+            .prop_map(|(cpus, from, to)| Step::Pass(cpus, from, to)),
         3 => (0..CPUS, id()).prop_map(|(cpu, id)| Step::GiveBack(cpu, id)),
     ]
 }
@@ -54,6 +57,15 @@ fn lend(model: &mut Model, cpus: &[u32], id: InstanceId) -> Result {
         return Err(EBUSY);
     }
     model.extend(cpus.iter().map(|&cpu| (cpu, CpuOwner::Lending(id))));
+    Ok(())
+}
+
+fn pass(model: &mut Model, cpus: &[u32], from: InstanceId, to: InstanceId) -> Result {
+    let has = |cpu: &u32| model.get(cpu) == Some(&CpuOwner::Instance(from));
+    if !cpus.iter().all(has) {
+        return Err(ENODEV);
+    }
+    model.extend(cpus.iter().map(|&cpu| (cpu, CpuOwner::Instance(to))));
     Ok(())
 }
 
@@ -86,6 +98,10 @@ proptest! {
                             *was = *owner;
                         }
                     });
+                }
+                Step::Pass(cpus, from, to) => {
+                    let got = ledger.pass(cpus, *from, *to);
+                    prop_assert_eq!(got, pass(&mut model, cpus, *from, *to));
                 }
                 Step::GiveBack(cpu, id) => {
                     ledger.give_back(*cpu, *id);
