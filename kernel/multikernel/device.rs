@@ -530,9 +530,11 @@ impl AnonFile for InstanceFile {
             ADD_CPUS => add_cpus(subsystem, self.handle, argument),
             EXCHANGE_NAMES => {
                 let request = UserStruct::<uapi::multikernel_ioctl_exchange_names>::read(argument)?;
-                check_flags(request.value.flags, 0)?;
+                let flags = request.value.flags;
+                check_flags(flags, uapi::MULTIKERNEL_EXCHANGE_SESSIONS)?;
                 check_flags(request.value.reserved, 0)?;
-                rename::exchange(subsystem, self.handle, request.value.id)
+                let sessions = flags & uapi::MULTIKERNEL_EXCHANGE_SESSIONS != 0;
+                rename::exchange(subsystem, self.handle, request.value.id, sessions)
             }
             CALL | OPEN_PORT => message::ioctl(
                 || message::link_of(subsystem, self.handle),

@@ -8,20 +8,31 @@
 use kernel::prelude::*;
 
 use crate::{
+    handover::arbiter,
     instance::{Handle, State},
     ledger::InstanceId,
-    registry::Subsystem, //
+    registry::{
+        Registry,
+        Subsystem, //
+    }, //
 };
 
-/// Gives each of two instances the other's name. Those who read their events get one for it.
+/// Gives each of two instances the other's name. Those who read their events get one for it. With
+/// `sessions` those of the other one go over as well, which the first has accepted.
 ///
 /// # Errors
 ///
 /// `EINVAL` if it is the same one, `ENOENT` if there is no other of this id, `EBUSY` if one of them
-/// is being created or destroyed, `ESTALE`.
-pub(crate) fn exchange(subsystem: &Subsystem, handle: Handle, other: u32) -> Result {
+/// is being created or destroyed, or a session has not been accepted; `ESTALE`.
+pub(crate) fn exchange(
+    subsystem: &Subsystem,
+    handle: Handle,
+    other: u32,
+    sessions: bool,
+) -> Result {
     let id = InstanceId::new(other).ok_or(ENOENT)?;
-    let mut registry = subsystem.lock();
+    let mut guard = subsystem.lock();
+    let registry: &mut Registry = &mut guard;
     let one = registry.find(handle)?;
     let (name, mut busy) = (one.name, one.state == State::Empty);
     let other = registry.find_id(id)?;
@@ -32,6 +43,9 @@ pub(crate) fn exchange(subsystem: &Subsystem, handle: Handle, other: u32) -> Res
     }
     if busy {
         return Err(EBUSY);
+    }
+    if sessions {
+        arbiter::commit_all(registry, handle_of_other, handle)?;
     }
     for (handle, name) in [(handle, name_of_other), (handle_of_other, name)] {
         let instance = registry.find(handle)?;

@@ -791,7 +791,7 @@ struct multikernel_ioctl_add_cpus {
 /**
  * struct multikernel_ioctl_exchange_names - ioctl(MULTIKERNEL_IOCTL_EXCHANGE_NAMES)
  * @size:	Input; sizeof(struct multikernel_ioctl_exchange_names)
- * @flags:	Input; 0
+ * @flags:	Input; 0 or %MULTIKERNEL_EXCHANGE_SESSIONS
  * @id:		Input; the other instance's id
  * @reserved:	Input; 0
  *
@@ -799,6 +799,11 @@ struct multikernel_ioctl_add_cpus {
  * Both names are there at every moment, so that who opens an instance by name
  * gets one or the other. Nothing else changes: fds, links and grants of arenas
  * are the instances', not the names'. EINVAL if it is the same instance.
+ *
+ * With %MULTIKERNEL_EXCHANGE_SESSIONS all sessions that the other instance owns
+ * become this one's at the same instant, which it has to have accepted: EBUSY if
+ * there is one that it has not, and nothing has changed then. The kernel there
+ * hears of it by %MULTIKERNEL_IOCTL_SESSION_WAIT.
  */
 struct multikernel_ioctl_exchange_names {
 	__u32	size;
@@ -809,6 +814,9 @@ struct multikernel_ioctl_exchange_names {
 
 #define MULTIKERNEL_IOCTL_EXCHANGE_NAMES \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_EXCHANGE_NAMES)
+
+/* The sessions of the other instance go over as well. */
+#define MULTIKERNEL_EXCHANGE_SESSIONS	0x1
 
 /**
  * struct multikernel_ioctl_map_port - ioctl(MULTIKERNEL_IOCTL_MAP_PORT)
@@ -1306,8 +1314,10 @@ struct multikernel_ioctl_session_offer {
  * it. ESTALE: it has been committed. Both may be called again, and say the same:
  * after EINTR, ETIMEDOUT or EPIPE they have to be, as the step may have been made.
  *
- * _WAIT is the owner's: it waits until the offer has been committed or called off,
- * and says which in @state; EINVAL: nothing was offered by this file; ETIMEDOUT.
+ * _WAIT waits until the offer that was made or accepted by this file has been
+ * committed or called off, and says which in @state. EINVAL: there is none;
+ * ETIMEDOUT. The host may commit for who has accepted: see
+ * %MULTIKERNEL_IOCTL_EXCHANGE_NAMES.
  */
 struct multikernel_ioctl_session_step {
 	__u32	size;

@@ -188,21 +188,37 @@ fn decide_in(registry: &mut Registry, by: Party<Handle>, name: &Name, step: Step
 /// Tells all that have to do with a session that something has become of it. A spawn that does not
 /// hear of it asks again by itself.
 fn tell(registry: &mut Registry, name: &Name, by: Party<Handle>) {
-    news::tell();
     let Ok((ownership, _)) = registry.arenas.session(name) else {
         return;
     };
     let to = ownership.offer_made().map(|offer| offer.to);
     let concerned = [Some(ownership.owner()), ownership.giver(), to];
+    tell_all(registry, |party| {
+        party != by && concerned.contains(&Some(party))
+    });
+}
+
+/// Tells the host, and of the spawns those of `whom`.
+fn tell_all(registry: &Registry, whom: impl Fn(Party<Handle>) -> bool) {
+    news::tell();
     for instance in &registry.instances {
-        let party = Party::Instance(instance.handle());
-        if party != by && concerned.contains(&Some(party)) {
-            if let Some(link) = &instance.link {
-                // A lane that is full has others to read first, and then it asks again.
-                let _ = link.send(None, MESSAGE_DATA, PORT_SESSION, &[]);
-            }
+        if let (true, Some(link)) = (whom(Party::Instance(instance.handle())), &instance.link) {
+            // A lane that is full has others to read first, and then it asks again.
+            let _ = link.send(None, MESSAGE_DATA, PORT_SESSION, &[]);
         }
     }
+}
+
+/// All sessions of one instance become another's, which has accepted them.
+///
+/// # Errors
+///
+/// `EBUSY` if it has not accepted one; nothing has changed then.
+pub(crate) fn commit_all(registry: &mut Registry, from: Handle, to: Handle) -> Result {
+    registry.arenas.commit_all(from, to)?;
+    let both = [Party::Instance(from), Party::Instance(to)];
+    tell_all(registry, |party| both.contains(&party));
+    Ok(())
 }
 
 /// A life of an instance has ended: what it had accepted is called off.

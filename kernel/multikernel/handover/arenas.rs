@@ -362,6 +362,36 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
         Ok(())
     }
 
+    /// All sessions that one instance owns become another's, which has accepted them.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it has not accepted one; nothing has changed then.
+    pub fn commit_all(&mut self, from: H, to: H) -> Result {
+        let (from, party) = (Party::Instance(from), Party::Instance(to));
+        let accepted = |session: &Ownership<H>| {
+            let offer = session.offer_made();
+            offer.is_some_and(|offer| offer.to == party && offer.accepted)
+        };
+        let owned = |arena: &Arena<N, H>| arena.session.filter(|it| it.owner() == from);
+        if self.list.iter().filter_map(owned).any(|it| !accepted(&it)) {
+            return Err(EBUSY);
+        }
+        for arena in &mut self.list {
+            let Some(session) = arena.session.as_mut().filter(|it| it.owner() == from) else {
+                continue;
+            };
+            // It was accepted: neither this nor the grant, which is there to be read, fails.
+            session.commit(party, session.offers())?;
+            let arena = arena.place.id;
+            let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == to;
+            if let Some(grant) = self.grants.iter_mut().find(same) {
+                grant.writable = true;
+            }
+        }
+        Ok(())
+    }
+
     /// A life of an instance has ended.
     pub fn ended(&mut self, holder: H) {
         for session in self.list.iter_mut().filter_map(|it| it.session.as_mut()) {

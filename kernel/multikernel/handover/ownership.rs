@@ -86,8 +86,7 @@ impl<H: Copy + Eq> Ownership<H> {
         self.owner
     }
 
-    /// How many offers there have been.
-    #[allow(dead_code)] // The model counts them.
+    /// How many offers there have been: the last one's ticket.
     pub fn offers(&self) -> u64 {
         self.offers
     }

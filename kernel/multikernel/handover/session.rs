@@ -313,6 +313,23 @@ impl Session {
         Ok(outcome)
     }
 
+    /// Sees what has become of an offer that this kernel has accepted, and takes the role that
+    /// follows: the host may have committed it, for this kernel.
+    fn look_as_adopter(&self, state: &mut State, ticket: u64) -> Result<Outcome> {
+        let outcome = match ask(self.name(), Step::Look(ticket)) {
+            Ok(told) => told.outcome,
+            // It has been called off, and offered again or to another.
+            Err(ESTALE | ENOENT | EACCES) => Outcome::Aborted,
+            Err(error) => return Err(error),
+        };
+        match outcome {
+            Outcome::Offered | Outcome::Accepted => {}
+            Outcome::Committed => state.role = Role::Owner,
+            Outcome::Aborted => state.role = Role::Former,
+        }
+        Ok(outcome)
+    }
+
     /// Puts an entry into the session, of which `fill` writes the contents; another of the same key
     /// goes, at the same instant. `fill` is given where to write to, and how much.
     ///
@@ -483,12 +500,13 @@ impl Session {
     pub(crate) fn wait(&self, timeout_ms: u32) -> Result<bool> {
         news::wait_for(timeout_ms, || {
             let mut state = self.state.lock();
-            let ticket = match state.role {
-                Role::Offering(ticket) => ticket,
-                Role::Former => return Ok(Some(true)),
-                Role::Owner | Role::Adopter(_) => return Err(EINVAL),
+            let outcome = match state.role {
+                Role::Offering(ticket) => self.look(&mut state, ticket)?,
+                Role::Adopter(ticket) => self.look_as_adopter(&mut state, ticket)?,
+                Role::Former => return Err(ESTALE),
+                Role::Owner => return Err(EINVAL),
             };
-            Ok(match self.look(&mut state, ticket)? {
+            Ok(match outcome {
                 Outcome::Committed => Some(true),
                 Outcome::Aborted => Some(false),
                 Outcome::Offered | Outcome::Accepted => None,

@@ -287,6 +287,11 @@ pub struct UpgradeArgs {
     /// ends with status 0
     #[arg(long, value_name = "COMMAND")]
     pub ready_command: Option<String>,
+    /// Have the sessions of the old kernel accepted by the new one: run by sh when that is up, with
+    /// MKCTL_INSTANCE and MKCTL_OLD set to their names. When it ends with status 0 all sessions
+    /// become the new one's, with the name; they stay the old one's if it fails
+    #[arg(long, value_name = "COMMAND")]
+    pub handover_command: Option<String>,
     /// How long it has to come up, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(1..=3600))]

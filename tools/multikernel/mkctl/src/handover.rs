@@ -117,6 +117,9 @@ pub struct AcceptArgs {
     /// Take it over only if it has an entry of this key; may be given several times
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     expect: Vec<String>,
+    /// Leave the last step to the host, and wait so many seconds for it: for 'mkctl upgrade'
+    #[arg(long, value_name = "SECONDS")]
+    hold: Option<Interval>,
     /// Take it over only if this command, of which what follows are the arguments, ends with
     /// status 0
     #[arg(last = true, value_name = "COMMAND")]
@@ -313,9 +316,21 @@ fn accept(args: &AcceptArgs) -> Result<()> {
             return Err(refused(format!("{program} ended with {status}")));
         }
     }
-    session.commit()?;
-    print_entries(&entries);
-    Ok(())
+    let Some(hold) = &args.hold else {
+        session.commit()?;
+        print_entries(&entries);
+        return Ok(());
+    };
+    // Whoever started this knows now that only that step is missing.
+    println!("accepted session \"{}\"", args.name);
+    io::stdout().flush().map_err(|error| refused(error.to_string()))?;
+    match session.wait(hold.0)? {
+        Offer::Committed => {
+            print_entries(&entries);
+            Ok(())
+        }
+        Offer::Aborted => Err(refused("the offer has been called off".to_owned())),
+    }
 }
 
 #[cfg(test)]

@@ -255,6 +255,10 @@ impl Work<'_> {
         new.start_with(record.loaded.argument, hang, record.loaded.cpus)?;
         self.note("started");
         self.wait_until_up(args, &new, record.spec.guest, signals)?;
+        if let Some(command) = &args.handover_command {
+            self.have_sessions_accepted(command)?;
+        }
+        self.check(signals)?;
         self.commit(&old, &new, record)
     }
 
@@ -372,6 +376,27 @@ impl Work<'_> {
         }
     }
 
+    /// Has user space on both sides bring the sessions to where only the commit is missing.
+    fn have_sessions_accepted(&mut self, command: &str) -> Result<()> {
+        let status = Command::new("sh")
+            .args(["-c", command])
+            .env("MKCTL_INSTANCE", &self.other)
+            .env("MKCTL_OLD", self.name)
+            .stdin(Stdio::null())
+            .status();
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(status) => {
+                let why = format!("the command that --handover-command names ended with {status}");
+                return Err(Error::new(cannot(self.name), why).advice("The old kernel goes on"));
+            }
+            Err(error) => return Err(Error::new(cannot(self.name), error)),
+        }
+        let seconds = self.note("accepted");
+        progress!(self, "its sessions are accepted after {seconds:.3} s");
+        Ok(())
+    }
+
     /// From here on it goes forward only.
     fn commit(&mut self, old: &InstanceInfo, new: &Instance, record: Record) -> Result<()> {
         if !self.state.grown.is_empty() {
@@ -398,10 +423,8 @@ impl Work<'_> {
 
     /// Has the new one take over. May be called again after mkctl was killed in the middle of it.
     fn take_over(&self, new: &Instance) -> Result<()> {
-        // Named state that the old kernel hands to the new one goes over here: both run, the old
-        // one has the id `state.old`, and clients still find that by the name. An error must mean
-        // that the old kernel has all of it: the upgrade is undone then, unless mkctl was killed.
-        new.exchange_names(self.state.old)
+        // In one step with the names. After an error the old kernel has all of them.
+        new.take_over(self.state.old)
     }
 
     /// All behind the commit; what has been done already is left as it is.
@@ -421,7 +444,14 @@ impl Work<'_> {
         let new = self.host.instance_by_id(new)?.ok_or_else(gone)?;
         match new.info()?.name {
             name if name == self.name => {}
-            name if name == self.other => self.take_over(&new)?,
+            name if name == self.other => {
+                if let Err(error) = self.take_over(&new) {
+                    // What the new one had accepted it does not wait for any more.
+                    self.state.committed = false;
+                    self.undo(true)?;
+                    return Err(error);
+                }
+            }
             // Another one by the same id.
             _ => return Err(gone()),
         }

@@ -11,7 +11,7 @@
 
 # shellcheck source=tools/testing/selftests/multikernel/ktap.sh
 . ./ktap.sh
-plan 46
+plan 52
 
 # in NAME COMMAND: in the spawn's shell.
 in_spawn() {
@@ -149,6 +149,40 @@ check "while it looks at it" crash_while_accepting
 check "the owner has it" session state owned two
 check "and goes on" in_spawn two 'echo more | /mkctl handover put state third'
 check "it is not taken from one that runs" fails "open elsewhere" mkctl handover seize state
+# An upgrade takes the session along, or leaves all as it was.
+upgrade() {
+	mkctl upgrade two --kernel /boot/vmlinux --spare-cpu 1 --timeout 120 "$@"
+}
+export work
+cat >"$work/take" <<'E'
+echo '/mkctl handover accept state --timeout 60 --hold 60' |
+	mkctl console "$MKCTL_INSTANCE" --linger 100 >/dev/null 2>&1
+echo "/mkctl handover offer state $MKCTL_INSTANCE" |
+	mkctl console "$MKCTL_OLD" --linger 100 >/dev/null 2>&1
+mkctl logs "$MKCTL_INSTANCE" --until 'accepted session' --timeout 60 >/dev/null
+E
+same_two() {
+	[ "$(field two id)" = "$old" ] && session state owned two &&
+		in_spawn two '[ "$(/mkctl handover get state third)" = more ]'
+}
+old=$(field two id)
+check "an upgrade does not lose a session" fails "has not accepted" upgrade --ready 'spawn: ready'
+check "nor does one whose command fails" fails "ended with" upgrade --ready 'spawn: ready' \
+	--handover-command 'sh $work/take; false'
+aborted() {
+	in_spawn two '/mkctl handover abort state || true' && same_two
+}
+check "the old kernel has it still" aborted
+check "with the command the new one gets it" upgrade --ready 'spawn: ready' \
+	--handover-command 'sh $work/take'
+new_two() {
+	[ "$(field two id)" != "$old" ] && session state owned two
+}
+check "it is another instance's" new_two
+check "with all that was in it" in_spawn two \
+	'[ "$(/mkctl handover get state third)" = more ] &&
+	[ "$(/mkctl handover get state big | md5sum)" = "'"$sum"'" ]'
+
 check "its owner is stopped" mkctl kill two
 check "the host takes it" mkctl handover seize state
 check "with all that was in it" entry_is third 4 more

@@ -298,20 +298,36 @@ impl Instance {
         cpus::tell(self, apic_ids, timeout)
     }
 
-    /// Gives it the name of another instance, and that one its name.
-    pub fn exchange_names(&self, other: u32) -> Result<()> {
+    /// Gives it the name and the sessions of another instance, which it has accepted, and that one
+    /// its name, in one step.
+    ///
+    /// # Errors
+    ///
+    /// By errno: `EBUSY`: the other has a session that was not accepted; nothing has changed.
+    pub fn take_over(&self, other: u32) -> Result<()> {
         let request = sys::multikernel_ioctl_exchange_names {
             size: super::size_field::<sys::multikernel_ioctl_exchange_names>(),
-            flags: 0,
+            flags: sys::MULTIKERNEL_EXCHANGE_SESSIONS,
             id: other,
             reserved: 0,
         };
         syscall::ioctl(self.fd.as_fd(), &mut syscall::ExchangeNames(request)).map_err(|error| {
             let asked = format!(
-                "cannot exchange the names of instances \"{}\" and #{other}",
+                "cannot have instance \"{}\" take over from instance #{other}",
                 self.name
             );
-            explain(asked, &error)
+            match error.raw_os_error() {
+                Some(errno @ libc::EBUSY) => Error::new(
+                    asked,
+                    "that has a session which the new one has not accepted",
+                )
+                .advice(
+                    "'mkctl handover ls' shows which; have its user space offer it, and the new \
+                     one's accept it, in what --handover-command names",
+                )
+                .with_errno(errno),
+                _ => explain(asked, &error),
+            }
         })
     }
 
