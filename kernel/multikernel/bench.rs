@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | `ipi CPU COUNT` | `smp_call_function_single()` of a CPU of this kernel, which it waits for |
 //! | `sleep ID CPU BYTES COUNT` | calls of the echo port of an instance's CPU, by who sleeps |
-//! | `spin ID CPU BYTES COUNT` | the same by who waits without giving up the CPU |
+//! | `spin ID CPU BYTES COUNT` | the same by who looks for the answer meanwhile |
 //!
 //! Owns the times; a mutex of its own guards them, and is held while something is measured. The
 //! links' locks nest inside it. Without the option nothing of this is compiled in.
@@ -38,6 +38,8 @@ mod enabled {
         prelude::*,
         sync::Mutex,
         time::{
+            delay::fsleep,
+            Delta,
             Instant,
             Monotonic, //
         },
@@ -61,6 +63,9 @@ mod enabled {
     const COUNT_MAX: usize = 100_000;
     /// How long an answer may take, in milliseconds. Who spins does so no longer.
     const TIMEOUT_MS: u32 = 1000;
+
+    /// Before each, so that the other CPU does not look for it any more, but has to be rung.
+    const PAUSE: Delta = Delta::from_millis(2);
 
     /// The times of the last measurement, in nanoseconds.
     #[pin_data]
@@ -119,7 +124,7 @@ mod enabled {
         }
     }
 
-    /// Does something so often, and adds how long it took each time.
+    /// Does something so often, each time after a pause, and adds how long it took.
     fn measure(times: &mut KVec<u64>, count: u32, mut what: impl FnMut() -> Result) -> Result {
         let count = count as usize;
         if !(1..=COUNT_MAX).contains(&count) {
@@ -127,6 +132,7 @@ mod enabled {
         }
         times.reserve(count, GFP_KERNEL)?;
         for _ in 0..count {
+            fsleep(PAUSE);
             let begin = Instant::<Monotonic>::now();
             what()?;
             let time = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(0);

@@ -95,7 +95,7 @@ impl Handler for Port {
             _ => None,
         };
         let Some(payload) = payload else {
-            message.link.counters.undeliverable.add(1, Relaxed);
+            message.link.faults.undeliverable.add(1, Relaxed);
             return;
         };
         let argument = Message {

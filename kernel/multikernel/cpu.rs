@@ -62,6 +62,25 @@ fn note_lent(number: CpuId, lent: bool) {
     }
 }
 
+/// Whether another task is to have this CPU.
+pub(crate) fn need_resched() -> bool {
+    // SAFETY: Looks at the current task's flags.
+    unsafe { bindings::multikernel_need_resched() }
+}
+
+/// Whether nothing else wants this CPU than the task that asks. A hint: it changes at any time.
+pub(crate) fn is_alone() -> bool {
+    // SAFETY: Reads a counter of this CPU's run queue.
+    unsafe { bindings::multikernel_is_alone() }
+}
+
+/// Whether this CPU has nothing to do but the interrupt or softirq that asks. A hint, as
+/// [`is_alone`].
+pub(crate) fn is_idle() -> bool {
+    // SAFETY: Reads words of this CPU's run queue.
+    unsafe { bindings::multikernel_is_idle() }
+}
+
 /// Whether the host runs on the CPU.
 pub(crate) fn is_online(cpu: CpuId) -> bool {
     // SAFETY: Reads a bit of a mask that has one for every `CpuId`.

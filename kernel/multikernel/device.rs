@@ -40,7 +40,7 @@ use crate::{
     instance::{Handle, Name, Reason},
     ledger::{Entry, InstanceId, Owner, Request},
     memory::{SharedPages, PAGE_SIZE},
-    message::{self, CALL, OPEN_PORT},
+    message::{self, CALL, LINK_STATS, OPEN_PORT},
     pool,
     registry::{Purpose, Registry, Subsystem},
     rename,
@@ -113,7 +113,7 @@ impl MiscDevice for Device {
         #[cfg(CONFIG_MULTIKERNEL_GUEST)]
         if crate::guest::active() {
             return match command {
-                CALL | OPEN_PORT => {
+                CALL | OPEN_PORT | LINK_STATS => {
                     message::ioctl(|| peer::host().cloned().ok_or(ENOTCONN), command, argument)
                 }
                 OPEN => crate::guest::siblings::open(argument),
@@ -536,7 +536,7 @@ impl AnonFile for InstanceFile {
                 let sessions = flags & uapi::MULTIKERNEL_EXCHANGE_SESSIONS != 0;
                 rename::exchange(subsystem, self.handle, request.value.id, sessions)
             }
-            CALL | OPEN_PORT => message::ioctl(
+            CALL | OPEN_PORT | LINK_STATS => message::ioctl(
                 || message::link_of(subsystem, self.handle),
                 command,
                 argument,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages of user space: the ioctls that call a port and open one. `port.rs` has the port fd.
+//! Messages of user space: the ioctls that call a port, open one and tell what a link has carried.
+//! `port.rs` has the port fd.
 //!
 //! The same on the host, where an instance fd says which kernel is meant, and in a spawn, where it
 //! is the host. No state of its own, no lock.
@@ -22,11 +23,15 @@ use crate::{
     link::{
         call,
         channel::Channel,
-        outbox::Link, //
+        outbox::Link,
+        stats, //
     },
     port,
     registry::Subsystem,
-    user::UserStruct,
+    user::{
+        self,
+        UserStruct, //
+    },
     version, //
 };
 
@@ -34,6 +39,9 @@ use crate::{
 pub(crate) const CALL: u32 = command(uapi::MULTIKERNEL_CMD_CALL);
 /// ioctl(MULTIKERNEL_IOCTL_OPEN_PORT).
 pub(crate) const OPEN_PORT: u32 = command(uapi::MULTIKERNEL_CMD_OPEN_PORT);
+
+/// ioctl(MULTIKERNEL_IOCTL_LINK_STATS).
+pub(crate) const LINK_STATS: u32 = command(uapi::MULTIKERNEL_CMD_LINK_STATS);
 
 /// The longest wait for an answer, in milliseconds.
 pub(crate) const TIMEOUT_MAX: u32 = 3_600_000;
@@ -64,6 +72,7 @@ pub(crate) fn ioctl(
     match command {
         CALL => call_port(link, argument),
         OPEN_PORT => open_port(link, argument),
+        LINK_STATS => link_stats(link, argument),
         _ => Err(ENOTTY),
     }
 }
@@ -112,4 +121,31 @@ fn open_port(link: impl FnOnce() -> Result<Arc<Link>>, argument: usize) -> Resul
     request.write()?;
     file.install();
     Ok(())
+}
+
+fn link_stats(link: impl FnOnce() -> Result<Arc<Link>>, argument: usize) -> Result {
+    let mut request = UserStruct::<uapi::multikernel_ioctl_link_stats>::read(argument)?;
+    let value = request.value;
+    check_flags(value.flags, 0)?;
+    user::check_element::<uapi::multikernel_link_lane>(value.lane_size)?;
+    user::check_element::<uapi::multikernel_link_cpu>(value.cpu_size)?;
+    let stats = stats::of(&*link()?)?;
+    request.value = uapi::multikernel_ioctl_link_stats {
+        nr_lanes: user::write_sized_array(
+            value.lanes,
+            value.nr_lanes,
+            value.lane_size,
+            &stats.lanes,
+        )?,
+        nr_cpus: user::write_sized_array(value.cpus, value.nr_cpus, value.cpu_size, &stats.cpus)?,
+        peer: stats.peer,
+        epoch: stats.epoch,
+        state: stats.state,
+        lane_slots: stats.lane_slots,
+        time_ns: stats.time_ns,
+        undeliverable: stats.undeliverable,
+        broken: stats.broken,
+        ..value
+    };
+    request.write()
 }

@@ -110,6 +110,14 @@ module! {
             default: false,
             description: "Stop all instances when the host's kernel panics",
         },
+        poll_us: u32 {
+            default: crate::link::tune::POLL_US_DEFAULT,
+            description: "Microseconds for which messages are looked for before sleep",
+        },
+        receive_percent: u32 {
+            default: crate::link::tune::RECEIVE_PERCENT_DEFAULT,
+            description: "Percent of a CPU's time that one link may have for what it brings",
+        },
     },
 }
 
@@ -126,6 +134,10 @@ impl kernel::InPlaceModule for Multikernel {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _: {
+                link::tune::set_up(
+                    *module_parameters::poll_us.value_ref(),
+                    *module_parameters::receive_percent.value_ref(),
+                );
                 if !is_spawn() {
                     set_up().inspect_err(|error| {
                         pr_warn!("not available on this machine: {}\n", error.to_errno());

@@ -48,6 +48,12 @@ unsafe impl Plain for uapi::multikernel_ioctl_call {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_open_port {}
 // SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_ioctl_link_stats {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_link_lane {}
+// SAFETY: As above.
+unsafe impl Plain for uapi::multikernel_link_cpu {}
+// SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_connect {}
 // SAFETY: As above.
 unsafe impl Plain for uapi::multikernel_ioctl_add_cpus {}
@@ -206,6 +212,52 @@ pub(crate) fn write_array<T: Plain>(address: u64, room: u32, items: &[T]) -> Res
         UserSlice::new(UserPtr::from_addr(address as usize), size_of::<T>() * count).writer();
     for item in items.iter().take(count) {
         writer.write_slice(bytes_of(item))?;
+    }
+    Ok(items.len() as u32)
+}
+
+/// The size that elements of an array have for the caller, if it can be: what is beyond `T` will be
+/// zero.
+///
+/// # Errors
+///
+/// `EINVAL` if it is smaller than the first version, which is all of `T`, or no multiple of 8;
+/// `E2BIG` if it is larger than a page.
+pub(crate) fn check_element<T: Plain>(size: u32) -> Result {
+    if (size as usize) < size_of::<T>() || size % 8 != 0 {
+        return Err(EINVAL);
+    }
+    if size as usize > kernel::page::PAGE_SIZE {
+        return Err(E2BIG);
+    }
+    Ok(())
+}
+
+/// As [`write_array`], of elements that have `size` bytes for the caller, which has passed
+/// [`check_element`].
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub(crate) fn write_sized_array<T: Plain>(
+    address: u64,
+    room: u32,
+    size: u32,
+    items: &[T],
+) -> Result<u32> {
+    const ZEROES: [u8; 64] = [0; 64];
+
+    let count = items.len().min(room as usize);
+    let bytes = (size as usize).checked_mul(count).ok_or(EFAULT)?;
+    let mut writer = UserSlice::new(UserPtr::from_addr(address as usize), bytes).writer();
+    for item in items.iter().take(count) {
+        writer.write_slice(bytes_of(item))?;
+        let mut rest = (size as usize).saturating_sub(size_of::<T>());
+        while rest > 0 {
+            let part = rest.min(ZEROES.len());
+            writer.write_slice(ZEROES.get(..part).unwrap_or_default())?;
+            rest -= part;
+        }
     }
     Ok(items.len() as u32)
 }

@@ -11,10 +11,8 @@ use kernel::{
     fmt,
     prelude::*,
     str::CStr,
-    sync::{
-        atomic::Relaxed,
-        SetOnce, //
-    }, //
+    sync::SetOnce,
+    uapi, //
 };
 
 use crate::{
@@ -22,7 +20,11 @@ use crate::{
     cpu_ledger::CpuOwner,
     fault::Knobs,
     ledger::{Entry, Owner},
-    link::inbox,
+    link::{
+        inbox,
+        stats,
+        tune, //
+    },
     registry::Subsystem, //
 };
 
@@ -39,6 +41,7 @@ pub(crate) struct View {
     vsock: File<Vsock>,
     _knobs: Knobs,
     _bench: Bench,
+    _settings: tune::Knobs,
     _directory: Dir,
 }
 
@@ -53,6 +56,7 @@ impl View {
             vsock <- directory.read_only_file(Self::VSOCK, Vsock),
             _knobs: Knobs::new(&directory)?,
             _bench: Bench::new(&directory)?,
+            _settings: tune::Knobs::new(&directory)?,
             _directory: directory.clone(),
         })
     }
@@ -82,24 +86,24 @@ struct Links;
 impl kernel::debugfs::Writer for Links {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for link in &inbox::links().map_err(|_| fmt::Error)? {
-            let counters = &link.counters;
+            let stats = stats::of(link).map_err(|_| fmt::Error)?;
             writeln!(
                 f,
                 "{} epoch {} minor {} {} sent {} rung {} stalls {} received {} undeliverable {} \
                  broken {}",
-                link.peer_id(),
-                link.region.layout().epoch(),
+                stats.peer,
+                stats.epoch,
                 link.region.minor(link.peer()),
-                match link.check_up() {
-                    Ok(()) => "up",
-                    Err(_) => "down",
+                match stats.state {
+                    uapi::MULTIKERNEL_PEER_UP => "up",
+                    _ => "down",
                 },
-                counters.sent.load(Relaxed),
-                counters.rung.load(Relaxed),
-                counters.stalls.load(Relaxed),
-                counters.received.load(Relaxed),
-                counters.undeliverable.load(Relaxed),
-                counters.broken.load(Relaxed),
+                stats.sum(false, |lane| lane.messages),
+                stats.rung(),
+                stats.sum(false, |lane| lane.stalls),
+                stats.sum(true, |lane| lane.messages),
+                stats.undeliverable,
+                stats.broken,
             )?;
         }
         let Ok(subsystem) = Subsystem::get() else {
@@ -123,6 +127,8 @@ struct Vsock;
 impl kernel::debugfs::Writer for Vsock {
     #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use kernel::sync::atomic::Relaxed;
+
         for peer in &crate::link::vsock::peers().map_err(|_| fmt::Error)? {
             let counters = &peer.counters;
             writeln!(

@@ -9,12 +9,14 @@
 #include <linux/mm.h>
 #include <linux/prefetch.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/stat.h>
 #include <linux/security.h>
 #include <linux/smp.h>
 #include <linux/topology.h>
 #include <asm/apic.h>
 #include <asm/barrier.h>
 #include <asm/bios_ebda.h>
+#include <asm/mwait.h>
 #include <asm/realmode.h>
 #include <asm/tsc.h>
 
@@ -186,6 +188,53 @@ __rust_helper int
 rust_helper_multikernel_locked_down(enum lockdown_reason reason)
 {
 	return security_locked_down(reason);
+}
+
+__rust_helper bool rust_helper_multikernel_need_resched(void)
+{
+	return need_resched();
+}
+
+__rust_helper bool rust_helper_multikernel_is_alone(void)
+{
+	return single_task_running();
+}
+
+__rust_helper bool rust_helper_multikernel_is_idle(void)
+{
+	return idle_cpu(raw_smp_processor_id());
+}
+
+/*
+ * Until somebody writes to the cache line of @word, if that is still @seen, but
+ * not longer than about a microsecond: by those forms of MWAIT which have a time
+ * limit. The plain one has none but the next interrupt.
+ */
+__rust_helper void
+rust_helper_multikernel_wait_for_write(const u64 *word, u64 seen)
+{
+	u32 cycles = tsc_khz / 1000;
+	u64 end;
+
+	if (boot_cpu_has(X86_FEATURE_MWAITX)) {
+		__monitorx(word, 0, 0);
+		if (READ_ONCE(*word) == seen)
+			__mwaitx(MWAITX_DISABLE_CSTATES, cycles,
+				 MWAITX_ECX_TIMER_ENABLE);
+	} else if (boot_cpu_has(X86_FEATURE_WAITPKG)) {
+		/* umonitor %rax */
+		asm volatile(".byte 0xf3, 0x0f, 0xae, 0xf0" :: "a" (word));
+		end = rdtsc() + cycles;
+		/* umwait %ecx */
+		if (READ_ONCE(*word) == seen)
+			asm volatile(".byte 0xf2, 0x0f, 0xae, 0xf1"
+				     :: "c" (TPAUSE_C01_STATE),
+					"d" (upper_32_bits(end)),
+					"a" (lower_32_bits(end))
+				     : "cc");
+	} else {
+		cpu_relax();
+	}
 }
 
 __rust_helper void rust_helper_multikernel_synchronize_rcu(void)

@@ -182,6 +182,7 @@ enum {
 	MULTIKERNEL_CMD_OPEN_PORT = 0x47,
 	MULTIKERNEL_CMD_CONNECT = 0x48,
 	MULTIKERNEL_CMD_DISCONNECT = 0x49,
+	MULTIKERNEL_CMD_LINK_STATS = 0x4c,
 	MULTIKERNEL_CMD_ADD_CPUS = 0x4d,
 	MULTIKERNEL_CMD_EXCHANGE_NAMES = 0x4e,
 };
@@ -882,6 +883,136 @@ struct multikernel_ioctl_map_port {
  */
 #define MULTIKERNEL_IOCTL_RING_PORT \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_RING_PORT)
+
+/**
+ * struct multikernel_link_lane - What went through one lane of a link
+ * @lane:	its number among the lanes of the kernel that sends in it
+ * @flags:	MULTIKERNEL_LANE_*
+ * @from:	number of the CPU that sends; 0 of a port's lane
+ * @to:		number of the CPU that receives; of a port's lane the port
+ * @messages:	messages sent, or received
+ * @bytes:	bytes of their payload
+ * @stalls:	how often there was no room for a message; 0 of a lane in which the
+ *		other kernel sends
+ * @doorbells:	doorbells that were rung because of what was sent in it; 0 of a
+ *		lane in which the other kernel sends
+ * @used:	slots in use; 0 of a lane in which the other kernel sends
+ * @highest:	the most slots that were seen in use; likewise
+ *
+ * The sender looks at how many slots are in use every quarter of a lane, when
+ * there is no room, and when it is asked. Of what a process sends and receives in
+ * lanes that it has mapped the kernel knows doorbells and @used alone: the other
+ * counters are those of the time before.
+ */
+struct multikernel_link_lane {
+	__u32	lane;
+	__u32	flags;
+	__u32	from;
+	__u32	to;
+	__aligned_u64 messages;
+	__aligned_u64 bytes;
+	__aligned_u64 stalls;
+	__aligned_u64 doorbells;
+	__u32	used;
+	__u32	highest;
+};
+
+/* The other kernel sends in it; otherwise the one that is asked. */
+#define MULTIKERNEL_LANE_RECEIVES	0x1
+/* It is a port's; otherwise of a pair of CPUs. */
+#define MULTIKERNEL_LANE_PORT		0x2
+/* It is for all pairs of CPUs that have found no lane left. */
+#define MULTIKERNEL_LANE_COMMON		0x4
+/* The other kernel broke the rules: it is not used any more. */
+#define MULTIKERNEL_LANE_BROKEN		0x8
+/* A process has it mapped: its messages are not counted. */
+#define MULTIKERNEL_LANE_MAPPED		0x10
+
+/**
+ * struct multikernel_link_cpu - The doorbells of one CPU
+ * @cpu:	its number, as its kernel counts
+ * @flags:	%MULTIKERNEL_LINK_CPU_PEER or 0
+ * @doorbells:	that it got, over all links; of a CPU of the other kernel those
+ *		that were rung over this link
+ * @idle:	those of them that were looked at and for nothing
+ * @held:	those that were not looked at at once, as there had been too many for
+ *		nothing
+ * @delayed:	how often this link had used up its share of the CPU, and what it
+ *		brought had to wait
+ * @polls:	how often messages were looked for before it slept, over all links: by
+ *		a call for its answer, or for more behind a message
+ * @polled:	how often that was of use
+ *
+ * Of a CPU of the other kernel all but @doorbells is 0.
+ */
+struct multikernel_link_cpu {
+	__u32	cpu;
+	__u32	flags;
+	__aligned_u64 doorbells;
+	__aligned_u64 idle;
+	__aligned_u64 held;
+	__aligned_u64 delayed;
+	__aligned_u64 polls;
+	__aligned_u64 polled;
+};
+
+/* A CPU of the other kernel; otherwise of the one that is asked. */
+#define MULTIKERNEL_LINK_CPU_PEER	0x1
+
+/* States of the other kernel of a link */
+#define MULTIKERNEL_PEER_DOWN	0 /* it is not there yet, or is not understood */
+#define MULTIKERNEL_PEER_UP	1 /* messages can be sent to it */
+#define MULTIKERNEL_PEER_GONE	2 /* it takes none any more */
+
+/**
+ * struct multikernel_ioctl_link_stats - ioctl(MULTIKERNEL_IOCTL_LINK_STATS)
+ * @size:	Input; sizeof(struct multikernel_ioctl_link_stats)
+ * @flags:	Input; 0
+ * @peer:	Output; id of the other kernel's instance, 0 for the host
+ * @epoch:	Output; of the link: with another one all counters began anew
+ * @state:	Output; MULTIKERNEL_PEER_*
+ * @lane_slots:	Output; slots of each lane
+ * @nr_lanes:	Input; elements that fit at @lanes; Output; how many there are
+ * @nr_cpus:	Input; elements that fit at @cpus; Output; how many there are
+ * @lane_size:	Input; sizeof(struct multikernel_link_lane)
+ * @cpu_size:	Input; sizeof(struct multikernel_link_cpu)
+ * @lanes:	Input; user pointer to &struct multikernel_link_lane; may be 0 if
+ *		@nr_lanes is 0
+ * @cpus:	Input; user pointer to &struct multikernel_link_cpu; may be 0 if
+ *		@nr_cpus is 0
+ * @time_ns:	Output; when it was, CLOCK_MONOTONIC, in nanoseconds
+ * @undeliverable: Output; messages received for a port that nobody has, or that
+ *		are not of its type
+ * @broken:	Output; ends of lanes that are not used any more, as the other kernel
+ *		did in them what it must not
+ *
+ * Counters of the link to another kernel, as %MULTIKERNEL_IOCTL_CALL has it,
+ * since it began. Each lane is looked at by itself, while messages come and go.
+ * Elements are written in the size that the caller gives, a multiple of 8, at
+ * least what is defined here (EINVAL), at most 4096 (E2BIG): what the kernel
+ * does not know of them is zero. EALREADY: none runs. ENOTCONN: this kernel, a
+ * spawn, has no link to its host.
+ */
+struct multikernel_ioctl_link_stats {
+	__u32	size;
+	__u32	flags;
+	__u32	peer;
+	__u32	epoch;
+	__u32	state;
+	__u32	lane_slots;
+	__u32	nr_lanes;
+	__u32	nr_cpus;
+	__u32	lane_size;
+	__u32	cpu_size;
+	__aligned_u64 lanes;
+	__aligned_u64 cpus;
+	__aligned_u64 time_ns;
+	__aligned_u64 undeliverable;
+	__aligned_u64 broken;
+};
+
+#define MULTIKERNEL_IOCTL_LINK_STATS \
+	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_LINK_STATS)
 
 /**
  * struct multikernel_ioctl_events - ioctl(MULTIKERNEL_IOCTL_EVENTS)

@@ -5,7 +5,7 @@
 //! A spawn with `CONFIG_MULTIKERNEL_GUEST_CRASH_TEST` has the file
 //! `/sys/kernel/debug/multikernel/crash`; writing the name of a fault into it has this kernel
 //! commit it, see [`FAULTS`]. As `drivers/misc/lkdtm/`, with what matters to a host: a kernel that
-//! ends by itself in every context, and one that never does.
+//! ends by itself in every context, one that never does, and one that rings or sends without end.
 //!
 //! Everything here breaks the kernel it runs in, which is the point; none of it touches what is
 //! not the spawn's. In particular nothing here can end in a triple fault, which on most machines
@@ -46,6 +46,10 @@ use super::{
     initcall,
     x86, //
 };
+use crate::{
+    abi,
+    link::peer, //
+};
 
 /// The longest text that the file takes: a name, a blank and a number of 64 bits.
 const LONGEST: usize = 48;
@@ -64,7 +68,7 @@ static NMI_SPINS: Atomic<bool> = Atomic::new(false);
 type Fault = fn(seed: u64) -> Result;
 
 /// The names by which faults are asked for.
-static FAULTS: [(&[u8], Fault); 12] = [
+static FAULTS: [(&[u8], Fault); 14] = [
     (b"panic", |_| panic_now()),
     (b"null", |_| write_to_null()),
     (b"null-softirq", |_| SoftTimer::start()),
@@ -77,6 +81,8 @@ static FAULTS: [(&[u8], Fault); 12] = [
     (b"panic-spin", |_| on_other_cpus(spin_here, panic_now)),
     (b"no-idt", |_| spin_without_idt()),
     (b"text", corrupt_text),
+    (b"ring-flood", ring_without_end),
+    (b"send-flood", send_without_end),
 ];
 
 initcall::initcall!(".initcall7.init", "multikernel_guest_crash_test", setup);
@@ -316,6 +322,37 @@ fn corrupt_text(seed: u64) -> Result {
     // Nobody else changes code at this time, which `text_mutex` would else be for.
     unsafe { bindings::text_poke(at as *mut c_void, bytes.as_ptr().cast(), count) };
     Ok(())
+}
+
+/// Rings a CPU of the host without end and for nothing, until the task is killed. This kernel goes
+/// on meanwhile.
+fn ring_without_end(cpu: u64) -> Result {
+    let link = peer::host().ok_or(ENOTCONN)?;
+    let cpu = u32::try_from(cpu).map_err(|_| EINVAL)?;
+    let bell = link.region.bell(link.peer(), cpu).ok_or(EINVAL)?;
+    let vector = link.region.vector(link.peer());
+    while !kernel::current!().signal_pending() {
+        x86::ring(bell.apic_id(), vector);
+        // SAFETY: A task may always let others have the CPU.
+        unsafe { bindings::multikernel_cond_resched() };
+    }
+    Err(EINTR)
+}
+
+/// Sends to a CPU of the host without end, to a port that takes what comes and drops it, until the
+/// task is killed. This kernel goes on meanwhile.
+fn send_without_end(cpu: u64) -> Result {
+    let link = peer::host().ok_or(ENOTCONN)?;
+    let cpu = u32::try_from(cpu).map_err(|_| EINVAL)?;
+    while !kernel::current!().signal_pending() {
+        match link.send(Some(cpu), abi::MESSAGE_DATA, abi::PORT_ECHO, &[0x5a; 32]) {
+            Ok(()) | Err(EAGAIN) => {}
+            Err(error) => return Err(error),
+        }
+        // SAFETY: A task may always let others have the CPU.
+        unsafe { bindings::multikernel_cond_resched() };
+    }
+    Err(EINTR)
 }
 
 /// Numbers that follow from a seed: SplitMix64.

@@ -12,6 +12,7 @@
 use core::mem::size_of;
 
 use kernel::{
+    cpu::CpuId,
     new_condvar,
     new_spinlock_irq,
     prelude::*,
@@ -32,17 +33,24 @@ use kernel::{
 use super::{
     inbox::{
         self,
+        polling::{
+            self,
+            Poll, //
+        },
         Handler,
         Incoming, //
     },
     outbox::Link, //
 };
-use crate::abi::{
-    CallHeader,
-    MESSAGE_CALL,
-    MESSAGE_REPLY,
-    PORT_ECHO,
-    PORT_REPLY, //
+use crate::{
+    abi::{
+        CallHeader,
+        MESSAGE_CALL,
+        MESSAGE_REPLY,
+        PORT_ECHO,
+        PORT_REPLY, //
+    },
+    event, //
 };
 
 /// How many calls may wait at the same time.
@@ -182,10 +190,10 @@ pub(crate) fn call(
     answer: &mut [u8],
     timeout_ms: u32,
 ) -> Result<usize> {
-    call_and(wait, link, to, port, request, answer, timeout_ms)
+    call_and(Poll::begin, link, to, port, request, answer, timeout_ms)
 }
 
-/// As [`call`], but does not sleep for the answer.
+/// As [`call`], but looks for the answer all the time, as long as nobody else is to have the CPU.
 #[cfg(CONFIG_MULTIKERNEL_BENCH)]
 pub(crate) fn call_spinning(
     link: &Arc<Link>,
@@ -195,13 +203,14 @@ pub(crate) fn call_spinning(
     answer: &mut [u8],
     timeout_ms: u32,
 ) -> Result<usize> {
-    call_and(spin, link, to, port, request, answer, timeout_ms)
+    let poll = |link| Poll::begin_for(link, u64::from(timeout_ms) * 1_000_000);
+    call_and(poll, link, to, port, request, answer, timeout_ms)
 }
 
-/// Calls a port, and has `wait` wait for the answer.
-fn call_and(
-    wait: impl FnOnce(&Place, &mut [u8], Jiffies) -> Result<usize>,
-    link: &Arc<Link>,
+/// Calls a port; what `poll` says is done before sleep.
+fn call_and<'a>(
+    poll: impl Fn(&'a Arc<Link>) -> Option<Poll<'a>>,
+    link: &'a Arc<Link>,
     to: Option<u32>,
     port: u32,
     request: &[u8],
@@ -222,9 +231,14 @@ fn call_and(
     let result = compose(&mut message, header, request).and_then(|_| {
         let mut left = msecs_to_jiffies(timeout_ms);
         loop {
+            let poll = poll(link);
             match link.send(to, MESSAGE_CALL, port, &message) {
-                Err(EAGAIN) => wait_for_credit(place, &mut left)?,
-                result => break result.and_then(|()| wait(place, answer, left)),
+                Err(EAGAIN) => {
+                    drop(poll);
+                    wait_for_credit(place, &mut left)?;
+                }
+                Err(error) => break Err(error),
+                Ok(()) => break wait_or_poll(place, poll, answer, left),
             }
         }
     });
@@ -304,29 +318,25 @@ fn outcome(pending: &Pending, answer: &mut [u8]) -> Option<Result<usize>> {
     Some(result)
 }
 
-/// Waits for an answer without giving up the CPU, which takes interrupts meanwhile.
-#[cfg(CONFIG_MULTIKERNEL_BENCH)]
-fn spin(place: &Place, answer: &mut [u8], left: Jiffies) -> Result<usize> {
-    use kernel::{
-        processor::cpu_relax,
-        time::{
-            Instant,
-            Monotonic, //
-        }, //
+/// Waits for the answer, at first by looking for it.
+fn wait_or_poll(
+    place: &Place,
+    poll: Option<Poll<'_>>,
+    answer: &mut [u8],
+    left: Jiffies,
+) -> Result<usize> {
+    let begin = event::now();
+    let cpu = match poll {
+        Some(poll) => {
+            poll.until(|| !matches!(place.pending.lock().progress, Progress::Waiting));
+            poll.cpu()
+        }
+        // The task may move, which is as good.
+        None => CpuId::current().as_u32(),
     };
-
-    let begin = Instant::<Monotonic>::now();
-    // CAST: A `usize` has 64 bits.
-    let longest_ms = (left as i64).saturating_mul(1000) / i64::from(kernel::bindings::CONFIG_HZ);
-    loop {
-        if let Some(result) = outcome(&place.pending.lock(), answer) {
-            return result;
-        }
-        if begin.elapsed().as_millis() > longest_ms {
-            return Err(ETIMEDOUT);
-        }
-        cpu_relax();
-    }
+    let result = wait(place, answer, left);
+    polling::waited(cpu, event::now().saturating_sub(begin));
+    result
 }
 
 fn wait(place: &Place, answer: &mut [u8], mut left: Jiffies) -> Result<usize> {

@@ -33,7 +33,8 @@ use kernel::{
         Arc,
         SpinLockIrq, //
     },
-    uaccess::UserSlice, //
+    uaccess::UserSlice,
+    uapi, //
 };
 
 use super::{
@@ -44,9 +45,17 @@ use super::{
         Sender, //
     },
     outbox::Link,
+    ports::{
+        Ends,
+        Port, //
+    },
     region::{
         LaneWords,
         LastRung, //
+    },
+    stats::{
+        self,
+        Traffic, //
     },
     wake::{
         self,
@@ -65,6 +74,10 @@ pub(super) struct Writer {
     pub(super) sleeper: Sleeper,
     /// For which sleep of the reader he has been rung.
     pub(super) rung: LastRung,
+    pub(super) traffic: Traffic,
+    /// Whether a process that has the lane mapped has gone to sleep since a doorbell was last
+    /// looked at: one that rings for it may find nothing, as the process looks by itself, too.
+    slept: bool,
 }
 
 /// The end at which is read; it is there once the other side has opened the port.
@@ -77,42 +90,9 @@ pub(super) struct Reader {
     pub(super) sleeper: Sleeper,
     /// For which wait for credit the writer has been rung.
     pub(super) rung: LastRung,
-}
-
-/// The ends of a port that nobody has open at the moment.
-struct Ends {
-    writer: Writer,
-    reader: Option<Reader>,
-}
-
-/// A port that is or was open here.
-struct Port {
-    number: u32,
-    /// If nobody has it.
-    ends: Option<Ends>,
-    /// If somebody has it.
-    channel: Option<Arc<Channel>>,
-}
-
-/// The ports of a link.
-pub(crate) struct Ports {
-    list: KVec<Port>,
-    /// `LinkState::changes` of the other side as last seen.
-    changes: u32,
-}
-
-impl Ports {
-    /// Room for as many ports as there are lanes.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new(lanes: usize) -> Result<Self> {
-        Ok(Self {
-            list: KVec::with_capacity(lanes, GFP_KERNEL)?,
-            changes: 0,
-        })
-    }
+    traffic: Traffic,
+    /// As in [`Writer`].
+    slept: bool,
 }
 
 /// Called when there may be a message or credit, or the other side has opened or closed the port;
@@ -125,7 +105,7 @@ pub(crate) struct Channel {
     pub(super) link: Arc<Link>,
     number: u32,
     /// The CPU whose doorbell wakes who waits.
-    cpu: u32,
+    pub(super) cpu: u32,
     /// Who is told as well, if the port is this kernel's.
     told: Option<Told>,
     /// Whether a process has taken the lanes over, once and for all. Written with both ends locked.
@@ -138,38 +118,6 @@ pub(crate) struct Channel {
     pub(super) reader: SpinLockIrq<Option<Reader>>,
     #[pin]
     pub(super) changed: PollCondVar,
-}
-
-/// A doorbell rang on a CPU: wakes those who wait for what it may be about; whether there was one.
-pub(crate) fn doorbell(link: &Arc<Link>, cpu: u32) -> bool {
-    if !link.has_ports.load(Relaxed) {
-        return false;
-    }
-    let mut any = false;
-    let mut ports = link.ports.lock();
-    let changes = link.region.changes(link.peer());
-    let anew = changes != ports.changes;
-    ports.changes = changes;
-    for port in &ports.list {
-        if let Some(channel) = &port.channel {
-            if anew || channel.cpu == cpu || link.check_up().is_err() {
-                any |= channel.wake(anew);
-            }
-        }
-    }
-    any
-}
-
-/// The other side of a link has gone: nobody waits for it any longer, or rings for a port.
-pub(crate) fn abandon(link: &Arc<Link>) {
-    for port in &link.ports.lock().list {
-        if let Some(channel) = &port.channel {
-            // Who has seen the link up with one of these locks waits by now, or has rung.
-            drop(channel.reader.lock());
-            drop(channel.writer.lock());
-            channel.changed.notify_all();
-        }
-    }
 }
 
 impl Channel {
@@ -237,6 +185,8 @@ impl Channel {
                         wants: usize::MAX,
                         sleeper: Sleeper::new(),
                         rung: LastRung(Atomic::new(0)),
+                        traffic: Traffic::default(),
+                        slept: false,
                     },
                     reader: None,
                 }
@@ -317,6 +267,8 @@ impl Channel {
                 told: false,
                 sleeper: Sleeper::new(),
                 rung: LastRung(Atomic::new(0)),
+                traffic: Traffic::default(),
+                slept: false,
             });
         }
     }
@@ -370,16 +322,22 @@ impl Channel {
         })
     }
 
-    /// Wakes who waits here, if there is a reason to; whether there was. If not, he is asleep anew:
-    /// whoever rang for the sleep that is over does not ring for it again.
-    fn wake(&self, anew: bool) -> bool {
+    /// Wakes who waits here, if there is a reason to; whether there was, or has been since the last
+    /// time. If not, he is asleep anew: whoever rang for the sleep that is over does not ring for it
+    /// again.
+    pub(super) fn wake(&self, anew: bool) -> bool {
         let mut reader = self.reader.lock();
+        let mut moved = false;
+        if let Some(reader) = (*reader).as_mut() {
+            moved |= reader.traffic.moved() | core::mem::take(&mut reader.slept);
+        }
         let mut reason = anew
             || (self.may_sleep(&reader) && self.is_readable(&mut reader))
             || self.is_over(&reader);
         drop(reader);
         let mut guard = self.writer.lock();
         if let Some(writer) = (*guard).as_mut() {
+            moved |= writer.traffic.moved() | core::mem::take(&mut writer.slept);
             let wants = writer.wants;
             if wants != usize::MAX && self.is_writable(writer, wants) {
                 writer.wants = usize::MAX;
@@ -393,7 +351,7 @@ impl Channel {
                 told(&self.link);
             }
         }
-        reason
+        reason || moved
     }
 
     /// Takes one message, of at most `bytes` bytes, to user memory; what is longer is cut off. Of
@@ -444,8 +402,12 @@ impl Channel {
         let (header, lane) = match reader {
             Some(reader) => {
                 let header = reader.receiver.receive(buffer);
-                if header.is_err() && reader.receiver.is_newly_broken() {
-                    self.link.note_broken("from port", self.number);
+                match header {
+                    Ok(Some(header)) => reader.traffic.count(header.length as usize),
+                    Err(_) if reader.receiver.is_newly_broken() => {
+                        self.link.note_broken("from port", self.number);
+                    }
+                    _ => {}
                 }
                 (header, reader.lane)
             }
@@ -497,7 +459,7 @@ impl Channel {
             // First: there is a barrier between this and the look at the bell.
             reader.receiver.publish();
             if wake::must_ring(&bell, &reader.rung) {
-                self.link.ring(region.port_state(peer, lane).1);
+                let _ = self.link.ring(region.port_state(peer, lane).1);
             }
         }
     }
@@ -539,13 +501,14 @@ impl Channel {
     /// Sends a message, or has a doorbell ring once it can be sent.
     fn send(&self, writer: &mut Writer, message: &[u8]) -> Result {
         let (region, side) = (&self.link.region, self.link.side);
-        let mut result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
+        let mut result = writer.send(self.number, message);
         if result == Err(SendError::Full) && self.is_writable(writer, slots_for(message.len())) {
-            result = writer.sender.send(abi::MESSAGE_DATA, self.number, message);
+            result = writer.send(self.number, message);
         }
         let bell = region.reader_bell(side, writer.lane);
         if bell.is_some_and(|bell| wake::must_ring(&bell, &writer.rung)) {
-            self.link.ring(region.reader_cpu(side, writer.lane));
+            let rung = self.link.ring(region.reader_cpu(side, writer.lane));
+            writer.traffic.count_doorbell(rung);
         }
         if result == Err(SendError::Broken) && writer.sender.is_newly_broken() {
             self.link.note_broken("to port", self.number);
@@ -562,6 +525,9 @@ impl Channel {
         table.register_wait(file, &self.changed);
         let mut mask = 0;
         let mut reader = self.reader.lock();
+        if let Some(reader) = (*reader).as_mut() {
+            reader.slept |= self.is_mapped();
+        }
         if self.is_readable(&mut reader) {
             mask |= bindings::POLLIN | bindings::POLLRDNORM;
         } else if self.is_over(&reader) {
@@ -570,6 +536,7 @@ impl Channel {
         drop(reader);
         let mut guard = self.writer.lock();
         if let Some(writer) = (*guard).as_mut() {
+            writer.slept |= self.is_mapped();
             if self.is_writable(writer, self.link.shape().slots() / 2) {
                 mask |= bindings::POLLOUT | bindings::POLLWRNORM;
             }
@@ -579,6 +546,22 @@ impl Channel {
 }
 
 impl Writer {
+    /// Sends a message.
+    fn send(&mut self, port: u32, message: &[u8]) -> Result<(), SendError> {
+        let sender = &mut self.sender;
+        self.traffic.send(sender, abi::MESSAGE_DATA, port, message)
+    }
+
+    /// What is told of its lane, which a process has mapped or not.
+    pub(super) fn stats(&mut self, port: u32, mapped: bool) -> uapi::multikernel_link_lane {
+        let lane = stats::lane(self.lane, flags(mapped), 0, port);
+        if mapped {
+            self.traffic.rung(&self.sender, lane)
+        } else {
+            self.traffic.sent(&mut self.sender, lane)
+        }
+    }
+
     /// Whether that many slots can be written, or none ever; `mapped` if by a process.
     fn has_credit(&mut self, slots: usize, mapped: bool) -> bool {
         if mapped {
@@ -587,4 +570,23 @@ impl Writer {
             self.sender.has_credit(slots).unwrap_or(true)
         }
     }
+}
+
+impl Reader {
+    /// What is told of its lane, which a process has mapped or not.
+    pub(super) fn stats(&self, port: u32, mapped: bool) -> uapi::multikernel_link_lane {
+        let flags = flags(mapped) | uapi::MULTIKERNEL_LANE_RECEIVES;
+        let lane = stats::lane(self.lane, flags, 0, port);
+        self.traffic.received(self.receiver.is_broken(), lane)
+    }
+}
+
+/// `MULTIKERNEL_LANE_*` of a port's lane.
+fn flags(mapped: bool) -> u32 {
+    let mapped = if mapped {
+        uapi::MULTIKERNEL_LANE_MAPPED
+    } else {
+        0
+    };
+    uapi::MULTIKERNEL_LANE_PORT | mapped
 }

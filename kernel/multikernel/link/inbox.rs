@@ -7,28 +7,32 @@
 //! its own CPU takes unless links or ports come and go, so that CPUs which receive share nothing.
 //! The softirq behind a doorbell's interrupt takes a bounded number of messages; if there are more,
 //! a work item on the same CPU takes the rest, without any further doorbell, until there are none.
+//! A link that has had its share of the CPU waits, and so do doorbells for nothing, see `limit.rs`.
+//! A caller that waits for its answer may look for it here, before it sleeps: [`polling`]. So may
+//! the work item for more, behind messages that have come, if the CPU is idle.
 //!
 //! The inbox of a CPU that is offline is looked after by CPU 0, whose APIC id is in its bells.
 
 use kernel::{
     cpu::CpuId,
+    fmt,
     new_mutex,
+    new_spinlock,
     new_spinlock_irq,
     prelude::*,
+    processor::cpu_relax,
     sync::{
         atomic::{
             Atomic,
             Relaxed, //
         },
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
         Arc,
         Mutex,
         SetOnce,
+        SpinLock,
         SpinLockIrq, //
     },
+    uapi,
     workqueue::{
         self,
         impl_has_delayed_work,
@@ -42,33 +46,50 @@ use kernel::{
 };
 
 use super::{
-    call,
-    channel,
-    lane::{
-        Header,
-        Receiver, //
+    lane::Header,
+    limit::{
+        Budget,
+        Gate, //
     },
     outbox::Link,
-    region::{
-        Bell,
-        LaneWords, //
-    },
-    wake::Sleeper, //
+    poll::Window,
+    ports,
+    stats::Stats,
+    tune, //
 };
 use crate::{
     abi,
-    registry::Subsystem,
-    room, //
+    cpu,
+    event,
+    registry::Subsystem, //
+};
+
+mod attached;
+mod members;
+pub(super) mod polling;
+
+use attached::Attached;
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) use members::came_late;
+pub(crate) use members::{
+    add_port,
+    attach,
+    cpu_changed,
+    detach,
+    links,
+    take_port_back, //
 };
 
 /// Messages that one doorbell takes at most, of one link.
 const DOORBELL_BUDGET: usize = 64;
-/// Messages that are taken from one lane before it is the next one's turn.
-const LANE_BUDGET: usize = 16;
-/// Id of the host's side of a link.
-const HOST_ID: u32 = 0;
 /// Messages that the work item takes before others get to run, of one link.
 const WORK_BUDGET: usize = 256;
+
+/// For how long the work item looks for more at a time.
+const LINGER_NS: u64 = 1_000_000;
+
+/// How long nothing more is said of a peer that wants too much of a CPU.
+const REPORT_NS: u64 = 10_000_000_000;
 
 /// A message that has come.
 pub(crate) struct Incoming<'a> {
@@ -90,18 +111,6 @@ pub(crate) trait Handler: Send + Sync {
     fn receive(&self, message: &Incoming<'_>);
 }
 
-/// A link in an inbox.
-struct Attached {
-    link: Arc<Link>,
-    /// The other side's CPU, and the lane from there to here.
-    lanes: KVec<(u32, Receiver<LaneWords>)>,
-    /// How many of the other side's lanes have been looked at.
-    seen: u32,
-    sleeper: Sleeper,
-    /// For one message.
-    buffer: KVec<u8>,
-}
-
 /// A port, and who has it.
 type Port = (u32, Arc<dyn Handler>);
 
@@ -109,6 +118,15 @@ type Port = (u32, Arc<dyn Handler>);
 struct Inbox {
     links: KVec<KBox<Attached>>,
     ports: KVec<Port>,
+    /// What all links together have had of this CPU.
+    total: Budget,
+    gate: Gate,
+    /// When it was last reported that doorbells ring for nothing; 0 if never.
+    reported_ns: u64,
+    /// For how long the work item looks for more behind a message.
+    window: Window,
+    /// When the last message came.
+    last_ns: u64,
 }
 
 /// The inbox of a CPU.
@@ -120,8 +138,19 @@ struct CpuInbox {
     /// Whether this kernel, a spawn, was given the CPU while it ran. Other spawns may not know its
     /// APIC id, and would not ring it: CPU 0 looks after their messages to it, as after an orphan's.
     late: Atomic<bool>,
+    /// When a doorbell is looked at next, CLOCK_MONOTONIC in nanoseconds; 0 for at once.
+    next_look: Atomic<u64>,
+    /// Whether there was one that was not.
+    owed: Atomic<bool>,
+    /// Whether there was something in an inbox that this CPU looks after for another one.
+    others: Atomic<bool>,
+    counters: Counters,
     #[pin]
     inbox: SpinLockIrq<Inbox>,
+    /// Held by the task on this CPU that looks for its answer, which stays on it that long. Comes
+    /// before the inbox.
+    #[pin]
+    polling: SpinLock<Window>,
     #[pin]
     work: Work<CpuInbox>,
     /// As `work`, in a moment.
@@ -130,6 +159,32 @@ struct CpuInbox {
     /// What a doorbell is about.
     #[pin]
     rung: Work<CpuInbox, 2>,
+}
+
+/// What has been counted on a CPU, and by it.
+struct Counters {
+    /// Doorbells that rang.
+    doorbells: Atomic<u64>,
+    /// Those that were looked at and for nothing.
+    idle: Atomic<u64>,
+    /// Those that were not looked at at once.
+    held: Atomic<u64>,
+    /// How often a caller looked for its answer, or the work item for more.
+    polls: Atomic<u64>,
+    /// How often something came meanwhile.
+    polled: Atomic<u64>,
+}
+
+impl Counters {
+    const fn new() -> Self {
+        Self {
+            doorbells: Atomic::new(0),
+            idle: Atomic::new(0),
+            held: Atomic::new(0),
+            polls: Atomic::new(0),
+            polled: Atomic::new(0),
+        }
+    }
 }
 
 impl_has_work! {
@@ -145,8 +200,13 @@ impl WorkItem for CpuInbox {
     type Pointer = Arc<CpuInbox>;
 
     fn run(this: Arc<CpuInbox>) {
+        let owed = this.owed.xchg(false, Relaxed);
+        let taken = this.linger();
         // If there is more, it comes again, behind the other work of this CPU.
-        this.take_later(this.take(WORK_BUDGET).left);
+        this.take_later(taken.left);
+        if owed {
+            taken.reap();
+        }
     }
 }
 
@@ -163,19 +223,43 @@ impl WorkItem<1> for CpuInbox {
 enum Left {
     /// Nothing, until a doorbell rings.
     None,
-    /// Answers to be sent when there is credit.
-    Answers,
+    /// In a moment: answers to be sent when there is credit, or messages of a link that has had
+    /// its share.
+    Later,
     /// Messages to be taken.
     Messages,
+}
+
+/// When who has found nothing more to take lets the bell sleep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Always,
+    /// If something came, the work item looks again.
+    IfNothingCame,
+    /// Not now: he looks again.
+    Never,
 }
 
 /// What has been done, and what is left to be done.
 struct Taken {
     left: Left,
-    /// Whether a message has been taken, or somebody woken.
+    /// Whether a message has been taken, now.
+    came: bool,
+    /// Whether a message has been taken, here or since a doorbell was last looked at, or somebody
+    /// woken.
     any: bool,
     /// Whether the other side of a link has ended, as far as it says, or is not there.
     ended: bool,
+}
+
+impl Taken {
+    /// After a doorbell: who rings has sent a message, or has ended; in the same moment perhaps
+    /// both.
+    fn reap(&self) {
+        if !self.any || self.ended {
+            Subsystem::schedule_reap();
+        }
+    }
 }
 
 /// All inboxes.
@@ -203,7 +287,12 @@ pub(crate) fn set_up() -> Result {
                 cpu,
                 orphaned: Atomic::new(!online),
                 late: Atomic::new(false),
+                next_look: Atomic::new(0),
+                owed: Atomic::new(false),
+                others: Atomic::new(false),
+                counters: Counters::new(),
                 inbox <- new_spinlock_irq!(Inbox::default(), "multikernel::inbox"),
+                polling <- new_spinlock!(Window::new(), "multikernel::polling"),
                 work <- new_work!("multikernel::inbox_work"),
                 later <- new_delayed_work!("multikernel::inbox_later"),
                 rung <- new_work!("multikernel::inbox_rung"),
@@ -226,7 +315,7 @@ pub(crate) fn set_up() -> Result {
 /// An answer waits for credit: has it tried again. In any context but an NMI.
 pub(super) fn answers_wait() {
     if let Some(inbox) = inboxes().first() {
-        inbox.take_later(Left::Answers);
+        inbox.take_later(Left::Later);
     }
 }
 
@@ -234,33 +323,32 @@ fn inboxes() -> &'static [Arc<CpuInbox>] {
     INBOXES.as_ref().map_or(&[], |inboxes| &inboxes.list)
 }
 
-/// Takes the mutex of those who add something.
-///
-/// # Errors
-///
-/// `EOPNOTSUPP` before [`set_up`], or where it failed.
-fn changes() -> Result<Guard<'static, (), MutexBackend>> {
-    let inboxes = INBOXES.as_ref().ok_or(EOPNOTSUPP)?;
-    Ok(inboxes.changes.lock())
-}
-
 fn is_online(cpu: u32) -> bool {
     CpuId::from_u32(cpu).is_some_and(crate::cpu::is_online)
-}
-
-fn apic_id(cpu: u32) -> u32 {
-    CpuId::from_u32(cpu).map_or(0, crate::arch::apic::number_of_cpu)
 }
 
 /// This CPU has been rung. Called in its interrupt, which leaves the work to the softirq behind it:
 /// inboxes have locks that sleep where the kernel is preemptible for real time.
 pub(crate) fn doorbell() {
     let this = CpuId::current().as_u32();
+    let Some(own) = inboxes().get(this as usize) else {
+        return;
+    };
+    own.counters.doorbells.add(1, Relaxed);
+    let next = own.next_look.load(Relaxed);
+    let held = next != 0 && event::now() < next;
+    own.counters.held.add(held.into(), Relaxed);
     for inbox in inboxes() {
         let cared_for = inbox.orphaned.load(Relaxed) || inbox.late.load(Relaxed);
-        if inbox.cpu == this || (this == 0 && cared_for) {
-            // An error means that it is queued already, which is as good.
+        if inbox.cpu != this && (this != 0 || !cared_for) {
+            continue;
+        }
+        // An error means that it is queued already, which is as good: what rang is seen.
+        if !held {
             let _ = workqueue::system_bh_highpri().enqueue::<_, 2>(inbox.clone());
+        } else {
+            inbox.owed.store(true, Relaxed);
+            inbox.take_later(Left::Later);
         }
     }
 }
@@ -269,49 +357,161 @@ impl WorkItem<2> for CpuInbox {
     type Pointer = Arc<CpuInbox>;
 
     fn run(this: Arc<CpuInbox>) {
-        let taken = this.take(DOORBELL_BUDGET);
+        let taken = this.look();
         this.take_later(taken.left);
-        // Who rings has sent a message, or has ended; in the same moment perhaps both.
-        if !taken.any || taken.ended {
-            Subsystem::schedule_reap();
-        }
+        taken.reap();
     }
 }
 
 impl CpuInbox {
-    /// Says in the bell of its CPU who is to be rung. With the inbox locked, so that a CPU which
-    /// goes or comes just now has the last word.
-    fn announce(&self, link: &Link) {
-        let Some(bell) = link.region.bell(link.side, self.cpu) else {
-            return;
-        };
-        let known = link.peer_id() == HOST_ID || !self.late.load(Relaxed);
-        let own = known && !self.orphaned.load(Relaxed);
-        bell.announce(apic_id(if own { self.cpu } else { 0 }), own);
+    /// Takes messages, at most `budget` of each link.
+    fn take(&self, budget: usize, rest: Rest) -> Taken {
+        self.take_from(&mut self.inbox.lock(), budget, rest)
     }
 
-    /// Takes messages, at most `budget` of each link.
-    fn take(&self, budget: usize) -> Taken {
-        let mut inbox = self.inbox.lock();
-        let Inbox { links, ports } = &mut *inbox;
+    fn take_from(&self, inbox: &mut Inbox, budget: usize, rest: Rest) -> Taken {
+        let Inbox {
+            links,
+            ports: handlers,
+            total,
+            ..
+        } = &mut *inbox;
         let mut taken = Taken {
             left: Left::None,
+            came: false,
             any: false,
             ended: false,
         };
-        for attached in links {
-            let (left, any) = attached.take(self.cpu, ports, budget);
+        let percent = tune::RECEIVE_PERCENT.get();
+        let mut now = event::now();
+        let count = links.len();
+        for attached in links.iter_mut() {
+            if attached.has_had_its_share(total, count, self.cpu, now, percent) {
+                taken.left = taken.left.max(Left::Later);
+                continue;
+            }
+            let (left, came) = attached.take(self.cpu, handlers, budget, rest);
             let link = &attached.link;
             taken.left = taken.left.max(left);
-            taken.any |= any;
+            taken.came |= came;
+            taken.any |= attached.came;
             if link.send_deferred() {
-                taken.left = taken.left.max(Left::Answers);
+                taken.left = taken.left.max(Left::Later);
             }
-            taken.any |= channel::doorbell(link, self.cpu);
+            // For these there is a doorbell each time.
+            taken.any |= rest != Rest::Never && ports::doorbell(link, self.cpu);
             // Or it is not there yet, and perhaps never will: then it can end without saying so.
             taken.ended |= link.region.state(link.peer()) != abi::LINK_UP;
+            let end = event::now();
+            // Who looks for more does so because nobody else wants this CPU.
+            if came || rest != Rest::Never {
+                attached.use_up(total, end.saturating_sub(now));
+            }
+            now = end;
+        }
+        if taken.came {
+            inbox.last_ns = now;
         }
         taken
+    }
+
+    /// Takes what a doorbell is about.
+    fn look(&self) -> Taken {
+        let mut inbox = self.inbox.lock();
+        let (begin, last) = (event::now(), inbox.last_ns);
+        let max_ns = polling::max_ns();
+        let rest = match inbox.window.ns(max_ns) {
+            ns if ns > 0 && cpu::is_idle() => Rest::IfNothingCame,
+            _ => Rest::Always,
+        };
+        let mut taken = self.take_from(&mut inbox, DOORBELL_BUDGET - 1, rest);
+        if taken.came {
+            inbox.window.waited(begin.saturating_sub(last), max_ns);
+        }
+        // Who has been woken by what came is not held up.
+        if rest != Rest::Always && !cpu::is_idle() {
+            let more = self.take_from(&mut inbox, 1, Rest::Always);
+            taken.left = more.left;
+            taken.ended |= more.ended;
+        }
+        self.looked(&mut inbox, taken.any);
+        taken
+    }
+
+    /// Takes messages, and looks for more for a while after the last one, if that has been of use
+    /// and nobody else wants this CPU: the other side need not ring for them.
+    fn linger(&self) -> Taken {
+        let max_ns = polling::max_ns();
+        let ns = self.inbox.lock().window.ns(max_ns);
+        let begin = event::now();
+        let latest = begin.saturating_add(LINGER_NS);
+        let mut end = begin.saturating_add(ns);
+        let mut came = false;
+        while ns > 0 && !cpu::need_resched() && cpu::is_alone() {
+            let taken = self.take(WORK_BUDGET, Rest::Never);
+            let now = event::now();
+            if taken.came {
+                came = true;
+                end = now.saturating_add(ns);
+            }
+            match taken.left {
+                // It is the others' turn.
+                Left::Messages => return taken,
+                Left::Later => break,
+                Left::None if now >= end => break,
+                Left::None if now >= latest => {
+                    let left = Left::Messages;
+                    return Taken { left, ..taken };
+                }
+                Left::None if taken.came => {}
+                Left::None => self.wait(),
+            }
+        }
+        if ns > 0 {
+            self.counters.polls.add(1, Relaxed);
+            self.counters.polled.add(came.into(), Relaxed);
+        }
+        self.take(WORK_BUDGET, Rest::Always)
+    }
+
+    /// Waits for a message, a microsecond at most.
+    fn wait(&self) {
+        let inbox = self.inbox.lock();
+        match &*inbox.links {
+            [only] => only.wait(),
+            _ => {
+                drop(inbox);
+                cpu_relax();
+            }
+        }
+    }
+
+    /// A doorbell has been looked at: when is the next? Of one that rang on CPU 0, which may be for
+    /// other CPUs, the others tell what they found at the next one.
+    fn looked(&self, inbox: &mut Inbox, any: bool) {
+        let now = event::now();
+        for attached in &mut inbox.links {
+            attached.came = false;
+        }
+        if CpuId::current().as_u32() != self.cpu {
+            if let Some(keeper) = inboxes().first().filter(|_| any) {
+                keeper.others.store(true, Relaxed);
+            }
+            return;
+        }
+        let any = any | self.others.xchg(false, Relaxed);
+        if !any {
+            self.counters.idle.add(1, Relaxed);
+        }
+        let next = inbox.gate.looked(now, any);
+        self.next_look.store(next, Relaxed);
+        if next != 0 && is_due(&mut inbox.reported_ns, now) {
+            pr_warn!(
+                "CPU {} is rung too often for nothing by one of these kernels:{}\n",
+                self.cpu,
+                Peers(&inbox.links)
+            );
+        }
     }
 
     /// Has the rest done by a work item, on the CPU that this runs on.
@@ -322,7 +522,7 @@ impl CpuInbox {
         // An error means that it is queued already, which is as good.
         match left {
             Left::None => {}
-            Left::Answers => {
+            Left::Later => {
                 let queue = workqueue::system_highpri();
                 let _ = queue.enqueue_delayed::<_, 1>(this.clone(), 1);
             }
@@ -333,282 +533,47 @@ impl CpuInbox {
     }
 }
 
-impl Attached {
-    fn new(link: &Arc<Link>) -> Result<Self> {
-        let lanes = link.region.layout().side(link.peer()).lanes as usize;
-        let mut buffer = KVec::new();
-        buffer.resize(link.shape().longest(), 0, GFP_KERNEL)?;
-        Ok(Self {
-            link: link.clone(),
-            lanes: KVec::with_capacity(lanes, GFP_KERNEL)?,
-            seen: 0,
-            sleeper: Sleeper::new(),
-            buffer,
-        })
+/// Whether something is to be reported that was last reported then; notes that it is now.
+fn is_due(reported_ns: &mut u64, now: u64) -> bool {
+    let due = *reported_ns == 0 || now.saturating_sub(*reported_ns) >= REPORT_NS;
+    if due {
+        *reported_ns = now;
     }
-
-    /// Takes note of lanes that the other side has taken into use since.
-    fn discover(&mut self, cpu: u32) {
-        let region = &self.link.region;
-        let peer = self.link.peer();
-        // At most as many as the layout has.
-        let used = region.lanes(peer);
-        while self.seen < used {
-            let number = self.seen;
-            self.seen += 1;
-            match region.lane_ends(peer, number) {
-                Some((from, to)) if to == cpu && from != abi::LANE_OF_PORT => {
-                    if let Some(memory) = region.lane(peer, number) {
-                        let lane = Receiver::new(memory, self.link.shape());
-                        // There is room for as many as the layout has.
-                        let _ = self.lanes.push_within_capacity((from, lane));
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn has_message(&mut self, cpu: u32) -> bool {
-        self.discover(cpu);
-        self.lanes.iter().any(|(_, lane)| lane.has_message())
-    }
-
-    /// Takes at most `budget` messages, and says whether there was one; if there are none left, the
-    /// other side has to ring again.
-    fn take(&mut self, cpu: u32, ports: &[Port], budget: usize) -> (Left, bool) {
-        let mut left = budget;
-        loop {
-            // Also of a sleep in which nothing came: whoever rang for it does not ring again.
-            self.with_bell(cpu, |sleeper, bell| sleeper.wake(bell));
-            while left > 0 && self.has_message(cpu) {
-                let before = left;
-                self.deliver(ports, &mut left);
-                if left == before {
-                    // What was there is gone: no honest sender takes a message back.
-                    break;
-                }
-            }
-            if left == 0 {
-                return (Left::Messages, true);
-            }
-            self.with_bell(cpu, |sleeper, bell| sleeper.sleep(bell));
-            if !self.has_message(cpu) {
-                return (Left::None, left != budget);
-            }
-            // A round costs something even if what was there is gone by now: the other side must
-            // not keep this CPU busy.
-            left -= 1;
-        }
-    }
-
-    /// Has the sleeper say something in this CPU's bell.
-    fn with_bell(&mut self, cpu: u32, say: impl FnOnce(&mut Sleeper, &Bell<'_>)) {
-        if let Some(bell) = self.link.region.bell(self.link.side, cpu) {
-            say(&mut self.sleeper, &bell);
-        }
-    }
-
-    /// Takes some messages from each lane.
-    fn deliver(&mut self, ports: &[Port], budget: &mut usize) {
-        for (from, lane) in &mut self.lanes {
-            let end = budget.saturating_sub(LANE_BUDGET);
-            while *budget > end && !lane.is_broken() {
-                let header = match lane.receive(&mut self.buffer) {
-                    Ok(Some(header)) => header,
-                    Ok(None) => break,
-                    Err(_) => {
-                        self.link.note_broken("from CPU", *from);
-                        break;
-                    }
-                };
-                *budget -= 1;
-                self.link.counters.received.add(1, Relaxed);
-                let port = ports.iter().find(|(number, _)| *number == header.port);
-                let message = Incoming {
-                    link: &self.link,
-                    from: *from,
-                    header,
-                    // It has room for the longest.
-                    payload: self
-                        .buffer
-                        .get(..header.length as usize)
-                        .unwrap_or_default(),
-                };
-                match port {
-                    Some((_, handler)) => handler.receive(&message),
-                    None => {
-                        self.link.counters.undeliverable.add(1, Relaxed);
-                        call::refuse(&message);
-                    }
-                }
-            }
-        }
-    }
+    due
 }
 
-/// Makes room in a list of each inbox; [`changes`] keeps it there.
-fn with_room<T>(
-    inbox: &CpuInbox,
-    list: impl Fn(&mut Inbox) -> &mut KVec<T>,
-    add: impl FnOnce(&mut KVec<T>),
-) -> Result {
-    let missing = room::lacks(list(&mut inbox.inbox.lock()), 1);
-    let larger = KVec::with_capacity(missing.unwrap_or(0), GFP_KERNEL)?;
-    let mut guard = inbox.inbox.lock();
-    let list = list(&mut guard);
-    room::adopt(list, larger);
-    add(list);
-    Ok(())
-}
+/// The kernels at the other ends, each as its number behind a blank.
+struct Peers<'a>(&'a [KBox<Attached>]);
 
-/// Has messages of a link taken from now on. The other side may be there already or not.
-///
-/// # Errors
-///
-/// `ENOMEM`; the link is in no inbox then.
-pub(crate) fn attach(link: &Arc<Link>) -> Result {
-    let _guard = changes()?;
-    let cpus = link.region.layout().side(link.side).cpus;
-    let result = inboxes().iter().try_for_each(|inbox| {
-        if inbox.cpu >= cpus {
-            return Ok(());
+impl fmt::Display for Peers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for attached in self.0 {
+            write!(f, " {}", attached.link.peer_id())?;
         }
-        let attached = KBox::new(Attached::new(link)?, GFP_KERNEL)?;
-        with_room(
-            inbox,
-            |inbox| &mut inbox.links,
-            // There is room.
-            |links| drop(links.push_within_capacity(attached)),
-        )?;
-        announce(inbox, link);
         Ok(())
-    });
-    if result.is_err() {
-        detach(link);
-    }
-    result
-}
-
-/// Says in a CPU's bell of a link how it is woken: from now on it is.
-fn announce(inbox: &CpuInbox, link: &Arc<Link>) {
-    let guard = inbox.inbox.lock();
-    inbox.announce(link);
-    drop(guard);
-    // Falls asleep, unless there is something already.
-    inbox.take_later(inbox.take(WORK_BUDGET).left);
-}
-
-/// Takes no messages of a link any more. When it returns, no handler is at work on one.
-///
-/// Does not wait for those who add links and ports: they allocate, and a forced stop calls this.
-pub(crate) fn detach(link: &Arc<Link>) {
-    for inbox in inboxes() {
-        let mut guard = inbox.inbox.lock();
-        let at = guard
-            .links
-            .iter()
-            .position(|attached| Arc::ptr_eq(&attached.link, link));
-        let gone = at.and_then(|at| guard.links.remove(at).ok());
-        drop(guard);
-        // Freed without the lock.
-        drop(gone);
     }
 }
 
-/// Gives a port to a handler.
-///
-/// # Errors
-///
-/// `EADDRINUSE` if it has one, `ENOMEM`.
-pub(crate) fn add_port(port: u32, handler: Arc<dyn Handler>) -> Result {
-    let _guard = changes()?;
-    let taken = |inbox: &Inbox| inbox.ports.iter().any(|(number, _)| *number == port);
-    if inboxes()
-        .first()
-        .is_some_and(|inbox| taken(&inbox.inbox.lock()))
-    {
-        return Err(EADDRINUSE);
-    }
-    let result = inboxes().iter().try_for_each(|inbox| {
-        let handler = handler.clone();
-        with_room(
-            inbox,
-            |inbox| &mut inbox.ports,
-            // There is room.
-            |ports| drop(ports.push_within_capacity((port, handler))),
-        )
-    });
-    if result.is_err() {
-        remove_port(port);
-    }
-    result
-}
-
-/// Takes a port from its handler, if it has one. May sleep; not to be called by a handler. When it
-/// returns, the handler is not at work any more, and has been dropped.
-pub(crate) fn take_port_back(port: u32) {
-    if let Ok(_guard) = changes() {
-        remove_port(port);
-    }
-}
-
-/// Takes a port from its handler. The caller has [`changes`]; when this returns, the handler is not
-/// at work any more.
-fn remove_port(port: u32) {
-    for inbox in inboxes() {
-        let mut guard = inbox.inbox.lock();
-        let at = guard.ports.iter().position(|(number, _)| *number == port);
-        let gone = at.and_then(|at| guard.ports.remove(at).ok());
-        drop(guard);
-        drop(gone);
-    }
-}
-
-/// A CPU goes on or off line: what is sent to it is from now on its own or CPU 0's to take.
-pub(crate) fn cpu_changed(cpu: u32, online: bool) {
-    let Some(inbox) = inboxes().get(cpu as usize) else {
-        return;
-    };
-    let guard = inbox.inbox.lock();
-    inbox.orphaned.store(!online, Relaxed);
-    for attached in &guard.links {
-        inbox.announce(&attached.link);
-    }
-    drop(guard);
-    // What came in between, whoever was rung for it.
-    inbox.take_later(Left::Messages);
-}
-
-/// This kernel, a spawn, is given a CPU that it has not run on yet.
-#[cfg(CONFIG_MULTIKERNEL_GUEST)]
-pub(crate) fn came_late(cpu: u32) {
-    if let Some(inbox) = inboxes().get(cpu as usize) {
-        inbox.late.store(true, Relaxed);
-    }
-}
-
-/// The links that are attached.
-///
-/// # Errors
-///
-/// `ENOMEM`.
-pub(crate) fn links() -> Result<KVec<Arc<Link>>> {
-    let mut list = KVec::new();
-    let Some(first) = inboxes().first() else {
-        return Ok(list);
-    };
-    loop {
-        let inbox = first.inbox.lock();
-        if inbox.links.len() <= list.capacity() {
-            for attached in &inbox.links {
-                // There is room.
-                let _ = list.push_within_capacity(attached.link.clone());
-            }
-            return Ok(list);
-        }
-        let wanted = inbox.links.len();
-        drop(inbox);
-        list.reserve(wanted, GFP_KERNEL)?;
+/// Tells of the lanes and CPUs in which a link's messages come. There is room for each.
+pub(super) fn stats(link: &Link, stats: &mut Stats) {
+    let cpus = link.region.layout().side(link.side).cpus;
+    for inbox in inboxes().iter().take(cpus as usize) {
+        let guard = inbox.inbox.lock();
+        let mut links = guard.links.iter();
+        let Some(attached) = links.find(|attached| core::ptr::eq(&*attached.link, link)) else {
+            continue;
+        };
+        let delayed = attached.stats(inbox.cpu, stats);
+        let counters = &inbox.counters;
+        let _ = stats.cpus.push_within_capacity(uapi::multikernel_link_cpu {
+            cpu: inbox.cpu,
+            flags: 0,
+            doorbells: counters.doorbells.load(Relaxed),
+            idle: counters.idle.load(Relaxed),
+            held: counters.held.load(Relaxed),
+            delayed,
+            polls: counters.polls.load(Relaxed),
+            polled: counters.polled.load(Relaxed),
+        });
     }
 }

@@ -124,15 +124,16 @@ impl Channel {
         if let Some(reader) = reader.as_ref() {
             let bell = region.writer_bell(link.peer(), reader.lane);
             if bell.is_some_and(|bell| wake::must_ring(&bell, &reader.rung)) {
-                link.ring(region.port_state(link.peer(), reader.lane).1);
+                let _ = link.ring(region.port_state(link.peer(), reader.lane).1);
             }
         }
         drop(reader);
-        let writer = self.writer.lock();
-        if let Some(writer) = writer.as_ref() {
+        let mut writer = self.writer.lock();
+        if let Some(writer) = (*writer).as_mut() {
             let bell = region.reader_bell(link.side, writer.lane);
             if bell.is_some_and(|bell| wake::must_ring(&bell, &writer.rung)) {
-                link.ring(region.reader_cpu(link.side, writer.lane));
+                let rung = link.ring(region.reader_cpu(link.side, writer.lane));
+                writer.traffic.count_doorbell(rung);
             }
         }
         Ok(())
@@ -171,7 +172,7 @@ impl Channel {
     }
 
     fn say_broken(&self, what: &str) {
-        self.link.counters.broken.add(1, Relaxed);
+        self.link.faults.broken.add(1, Relaxed);
         pr_warn!(
             "link to {}: of port {:#x}, what a process has {} in its mapping cannot be\n",
             self.link.peer_id(),

@@ -4,7 +4,8 @@
 //!
 //! Each CPU of this kernel has an *outbox*: the lanes in which it sends, made when they are first
 //! used, guarded by a spinlock with interrupts off that no other CPU takes most of the time. Where
-//! the link has no lane left for a pair of CPUs, they share one more, the common lane.
+//! the link has no lane left for a pair of CPUs, they share one more, the common lane. What went
+//! through a lane is counted where the lane is, under the same lock.
 //!
 //! Lock order: an inbox (`inbox.rs`), the list of ports or an end of one (`channel.rs`) or that of
 //! deferred answers, an outbox, the list of lanes.
@@ -22,30 +23,44 @@ use kernel::{
         },
         Arc,
         SpinLockIrq, //
-    }, //
+    },
+    uapi, //
 };
 
 use super::{
     call,
-    channel::Ports,
     inbox,
     lane::{
         SendError,
         Sender,
         Shape, //
     },
+    ports::Ports,
     region::{
         LaneEnds,
         LaneWords,
         LastRung,
         Region, //
     },
+    stats::{
+        self,
+        Traffic, //
+    },
     wake, //
 };
 use crate::abi;
 
-/// Lanes in which one CPU sends, and the other side's CPU that each leads to.
-type Outbox = KVec<(u32, Sender<LaneWords>)>;
+/// A lane in which this side sends.
+struct Outgoing {
+    number: u32,
+    /// The other side's CPU to which it leads.
+    to: u32,
+    sender: Sender<LaneWords>,
+    traffic: Traffic,
+}
+
+/// Lanes in which one CPU sends.
+type Outbox = KVec<Outgoing>;
 
 /// Lanes of this side.
 struct Lanes {
@@ -54,7 +69,7 @@ struct Lanes {
     /// How many of them are of CPUs.
     of_cpus: u32,
     /// The common lane, if it is among them.
-    common: Option<Sender<LaneWords>>,
+    common: Option<Outgoing>,
 }
 
 /// An answer that found no credit.
@@ -70,7 +85,11 @@ const DEFERRED_MAX: usize = call::PLACES;
 
 /// Who is rung, apart from others on a cache line of its own.
 #[repr(align(64))]
-struct Target(LastRung);
+struct Target {
+    last: LastRung,
+    /// How often. Written by who rings, and so by who has just written `last`.
+    rung: Atomic<u64>,
+}
 
 /// APIC ids of the other side's CPUs, which it may name to be rung. More may come, and none goes.
 ///
@@ -114,33 +133,12 @@ impl Allowed {
 /// How this kernel rings another's CPU: APIC id and vector.
 pub(crate) type Ring = fn(u32, u8);
 
-/// What has been counted.
-pub(crate) struct Counters {
-    /// Messages sent.
-    pub(crate) sent: Atomic<u64>,
-    /// Doorbells rung.
-    pub(crate) rung: Atomic<u64>,
-    /// Messages that had to be sent again for want of credit.
-    pub(crate) stalls: Atomic<u64>,
-    /// Messages received.
-    pub(crate) received: Atomic<u64>,
-    /// Messages for a port that nobody has.
+/// What has gone wrong on a link. Nobody writes to it as long as the other side does right.
+pub(crate) struct Faults {
+    /// Messages for a port that nobody has, or that are not of its type.
     pub(crate) undeliverable: Atomic<u64>,
-    /// Lanes that are not used any more, because the other side did what it must not.
+    /// Ends of lanes that are not used any more, because the other side did what it must not.
     pub(crate) broken: Atomic<u64>,
-}
-
-impl Counters {
-    const fn new() -> Self {
-        Self {
-            sent: Atomic::new(0),
-            rung: Atomic::new(0),
-            stalls: Atomic::new(0),
-            received: Atomic::new(0),
-            undeliverable: Atomic::new(0),
-            broken: Atomic::new(0),
-        }
-    }
 }
 
 /// A link, as one of its sides has it.
@@ -168,7 +166,8 @@ pub(crate) struct Link {
     pub(crate) has_ports: Atomic<bool>,
     /// How many calls wait for an answer over it.
     pub(crate) calls: Atomic<i32>,
-    pub(crate) counters: Counters,
+    /// What has gone wrong; what went well is counted where the lanes are.
+    pub(crate) faults: Faults,
 }
 
 impl Link {
@@ -201,7 +200,10 @@ impl Link {
         }
         let mut targets = KVec::with_capacity(peers.cpus as usize, GFP_KERNEL)?;
         for _ in 0..peers.cpus {
-            let _ = targets.push_within_capacity(Target(LastRung(Atomic::new(0))));
+            let _ = targets.push_within_capacity(Target {
+                last: LastRung(Atomic::new(0)),
+                rung: Atomic::new(0),
+            });
         }
         Ok(Self {
             shape,
@@ -225,6 +227,10 @@ impl Link {
             takes_links: Atomic::new(false),
             has_ports: Atomic::new(false),
             calls: Atomic::new(0),
+            faults: Faults {
+                undeliverable: Atomic::new(0),
+                broken: Atomic::new(0),
+            },
             has_deferred: Atomic::new(false),
             deferred: KBox::pin_init(
                 new_spinlock_irq!(
@@ -237,7 +243,6 @@ impl Link {
                 new_spinlock_irq!(Ports::new(mine.lanes as usize)?, "multikernel::ports"),
                 GFP_KERNEL,
             )?,
-            counters: Counters::new(),
             region,
         })
     }
@@ -246,7 +251,7 @@ impl Link {
     /// each end of a lane, so that the log has no more lines of a life than there are lanes.
     #[cold]
     pub(crate) fn note_broken(&self, which: &str, number: u32) {
-        self.counters.broken.add(1, Relaxed);
+        self.faults.broken.add(1, Relaxed);
         pr_warn!(
             "link to {}: the lane {} {} is broken and not used any more\n",
             self.peer_id(),
@@ -292,7 +297,7 @@ impl Link {
     }
 
     /// The other side is gone. When this returns, nobody rings for messages any more; those who
-    /// ring for ports are waited for by `channel::abandon()`.
+    /// ring for ports are waited for by `ports::abandon()`.
     pub(crate) fn take_down(&self) {
         self.down.store(true, Release);
         for outbox in &self.outboxes {
@@ -319,7 +324,7 @@ impl Link {
 
     /// Rings any CPU of the other side: what has been opened or closed is seen by each.
     pub(crate) fn ring_any(&self) {
-        self.ring(self.any_target(CpuId::current().as_u32()));
+        let _ = self.ring(self.any_target(CpuId::current().as_u32()));
     }
 
     /// The other side's CPU that messages go to which do not care: the one of the sending CPU's
@@ -357,33 +362,37 @@ impl Link {
 
         let mut lanes = outbox.lock();
         let sent = match self.lane_to(&mut lanes, from, to) {
-            Some(lane) => {
-                let sent = lane.send(kind, port, payload);
-                if sent == Err(SendError::Broken) && lane.is_newly_broken() {
-                    self.note_broken("to CPU", to);
-                }
-                // With the lock, so that nobody who was not rung for waits for who rings; and also
-                // of a full lane, if it sleeps for what is in it.
-                self.ring_for(to, target);
-                sent
-            }
+            // With the lock, so that nobody who was not rung for waits for who rings.
+            Some(lane) => self.send_in(lane, target, kind, port, payload),
             None => {
                 drop(lanes);
                 self.send_common(kind, port, payload)?
             }
         };
-        match sent {
-            Ok(()) => {
-                self.counters.sent.add(1, Relaxed);
-                Ok(())
-            }
-            Err(SendError::Full) => {
-                self.counters.stalls.add(1, Relaxed);
-                Err(EAGAIN)
-            }
-            Err(SendError::TooLong) => Err(EMSGSIZE),
-            Err(SendError::Broken) => Err(EPROTO),
+        sent.map_err(|error| match error {
+            SendError::Full => EAGAIN,
+            SendError::TooLong => EMSGSIZE,
+            SendError::Broken => EPROTO,
+        })
+    }
+
+    /// Sends a message in a lane, whose lock the caller has, and rings; also for a full lane, if
+    /// its receiver sleeps.
+    fn send_in(
+        &self,
+        lane: &mut Outgoing,
+        target: &Target,
+        kind: u8,
+        port: u32,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let sent = lane.traffic.send(&mut lane.sender, kind, port, payload);
+        if sent == Err(SendError::Broken) && lane.sender.is_newly_broken() {
+            self.note_broken("to CPU", lane.to);
         }
+        let rung = self.ring_for(lane.to, target);
+        lane.traffic.count_doorbell(rung);
+        sent
     }
 
     /// Sends an answer, now or when there is credit. In any context but an NMI.
@@ -437,33 +446,28 @@ impl Link {
     }
 
     /// The lane to a CPU of the other side, made if there is none yet; `None` if there can be none.
-    fn lane_to<'a>(
-        &self,
-        outbox: &'a mut Outbox,
-        from: u32,
-        to: u32,
-    ) -> Option<&'a mut Sender<LaneWords>> {
-        let found = outbox.iter().position(|(cpu, _)| *cpu == to);
+    fn lane_to<'a>(&self, outbox: &'a mut Outbox, from: u32, to: u32) -> Option<&'a mut Outgoing> {
+        let found = outbox.iter().position(|lane| lane.to == to);
         let at = match found {
             Some(at) => at,
             None => {
-                let sender = self.open_lane(from, to)?;
-                outbox.push_within_capacity((to, sender)).ok()?;
+                let lane = self.open_lane(from, to)?;
+                outbox.push_within_capacity(lane).ok()?;
                 outbox.len() - 1
             }
         };
-        outbox.get_mut(at).map(|(_, sender)| sender)
+        outbox.get_mut(at)
     }
 
     /// Takes one more lane into use, for a pair of CPUs. Half of them are kept for ports.
-    fn open_lane(&self, from: u32, to: u32) -> Option<Sender<LaneWords>> {
+    fn open_lane(&self, from: u32, to: u32) -> Option<Outgoing> {
         let mut lanes = self.lanes.lock();
         if lanes.of_cpus >= self.region.layout().side(self.side).lanes / 2 {
             return None;
         }
-        let sender = self.make_lane(&mut lanes, LaneEnds::of_cpus(from, to), 1)?;
+        let made = self.make_lane(&mut lanes, LaneEnds::of_cpus(from, to), 1)?;
         lanes.of_cpus += 1;
-        Some(sender.1)
+        Some(Outgoing::new(to, made))
     }
 
     /// Takes one more lane into use, for a port that `cpu` looks after: its number, and the lane.
@@ -505,47 +509,78 @@ impl Link {
         let mut lanes = self.lanes.lock();
         if lanes.common.is_none() {
             let made = self.make_lane(&mut lanes, LaneEnds::of_cpus(0, 0), 0);
-            lanes.common = Some(made.ok_or(ENOSPC)?.1);
+            lanes.common = Some(Outgoing::new(0, made.ok_or(ENOSPC)?));
         }
-        let sender = lanes.common.as_mut().ok_or(ENOSPC)?;
-        let result = sender.send(kind, port, payload);
-        if result == Err(SendError::Broken) && sender.is_newly_broken() {
-            self.note_broken("to CPU", 0);
-        }
-        if let Some(target) = self.targets.first() {
-            self.ring_for(0, target);
-        }
-        Ok(result)
+        let lane = lanes.common.as_mut().ok_or(ENOSPC)?;
+        let target = self.targets.first().ok_or(ENOSPC)?;
+        Ok(self.send_in(lane, target, kind, port, payload))
     }
 
-    /// Rings a CPU of the other side if it sleeps.
-    fn ring_for(&self, to: u32, target: &Target) {
-        let Some(bell) = self.region.bell(self.peer(), to) else {
-            return;
-        };
-        if wake::must_ring(&bell, &target.0) {
-            self.ring(to);
+    /// Tells of the lanes in which this side sends, those of ports aside.
+    pub(crate) fn lanes_sent(&self, tell: &mut dyn FnMut(uapi::multikernel_link_lane)) {
+        for (from, outbox) in (0..).zip(&self.outboxes) {
+            for lane in outbox.lock().iter_mut() {
+                tell(lane.stats(from, 0));
+            }
         }
+        if let Some(common) = &mut self.lanes.lock().common {
+            tell(common.stats(0, uapi::MULTIKERNEL_LANE_COMMON));
+        }
+    }
+
+    /// How often each CPU of the other side has been rung.
+    pub(crate) fn rung(&self) -> impl Iterator<Item = u64> + '_ {
+        self.targets.iter().map(|target| target.rung.load(Relaxed))
+    }
+
+    /// Rings a CPU of the other side if it sleeps; whether it did.
+    fn ring_for(&self, to: u32, target: &Target) -> bool {
+        let Some(bell) = self.region.bell(self.peer(), to) else {
+            return false;
+        };
+        wake::must_ring(&bell, &target.last) && self.ring(to)
     }
 
     /// Rings a CPU of the other side, unless it has gone: then its CPUs may be somebody else's.
+    /// Whether it has been rung.
     ///
     /// The caller has one of the locks that [`Self::take_down`] waits for: an outbox, the list of
     /// lanes or that of ports, or an end of a port.
-    pub(crate) fn ring(&self, to: u32) {
+    pub(crate) fn ring(&self, to: u32) -> bool {
         if self.down.load(Acquire) {
-            return;
+            return false;
         }
-        let Some(bell) = self.region.bell(self.peer(), to) else {
-            return;
+        let target = self.targets.get(to as usize);
+        let bell = self.region.bell(self.peer(), to);
+        let Some((bell, target)) = bell.zip(target) else {
+            return false;
         };
         let vector = u8::try_from(self.region.vector(self.peer())).unwrap_or(0);
         let apic_id = bell.apic_id();
         // What the other side says is good only for its own CPUs, and for no exception's vector.
-        if vector >= 32 && self.may_ring(apic_id) {
-            self.counters.rung.add(1, Relaxed);
-            (self.ring)(apic_id, vector);
+        if vector < 32 || !self.may_ring(apic_id) {
+            return false;
         }
+        target.rung.add(1, Relaxed);
+        (self.ring)(apic_id, vector);
+        true
+    }
+}
+
+impl Outgoing {
+    /// A lane to a CPU of the other side: its number, and its sending end.
+    fn new(to: u32, (number, sender): (u32, Sender<LaneWords>)) -> Self {
+        Self {
+            number,
+            to,
+            sender,
+            traffic: Traffic::default(),
+        }
+    }
+
+    fn stats(&mut self, from: u32, flags: u32) -> uapi::multikernel_link_lane {
+        let lane = stats::lane(self.number, flags, from, self.to);
+        self.traffic.sent(&mut self.sender, lane)
     }
 }
 

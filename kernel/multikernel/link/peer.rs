@@ -17,10 +17,10 @@ use kernel::{
 use super::vsock;
 use super::{
     call,
-    channel,
     inbox,
     layout::Layout,
     outbox::Link,
+    ports,
     region::Region, //
 };
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
@@ -139,7 +139,7 @@ pub(crate) fn part(link: &Arc<Link>) {
     link.take_down();
     inbox::detach(link);
     call::abandon(link);
-    channel::abandon(link);
+    ports::abandon(link);
     #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
     vsock::close(link);
 }

@@ -11,7 +11,6 @@ use core::mem::{
 };
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -26,10 +25,6 @@ use kernel::{
 };
 
 use super::{
-    lane::{
-        LaneMemory,
-        WORDS, //
-    },
     layout::{
         lane_bytes,
         Layout, //
@@ -53,6 +48,10 @@ use crate::{
     memory::SharedPages,
     version::claim, //
 };
+
+mod lane_words;
+
+pub(crate) use lane_words::LaneWords;
 
 /// The memory of a link.
 ///
@@ -516,85 +515,5 @@ impl Rung for LastRung {
 
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
-    }
-}
-
-/// The memory of one lane.
-///
-/// # Invariants
-///
-/// `mask + 1` is a power of two, and that many slots behind a head at `offset` are inside the
-/// region; `offset` is a multiple of 8.
-pub(crate) struct LaneWords {
-    region: Arc<Region>,
-    offset: usize,
-    mask: usize,
-}
-
-impl LaneWords {
-    #[inline]
-    fn slot(&self, slot: usize, word: usize) -> &Atomic<u64> {
-        let at = LANE_HEAD_BYTES + (slot & self.mask) * LANE_SLOT_BYTES + (word % WORDS) * 8;
-        // SAFETY: The masks keep it inside the lane, which is inside the region, and it is aligned.
-        // This kernel accesses it atomically, in this size only.
-        unsafe { Atomic::from_ptr(self.region.base.add(self.offset + at).cast()) }
-    }
-
-    #[inline]
-    fn head(&self) -> &Atomic<u64> {
-        const { assert!(offset_of!(LaneHead, head) == 0) };
-        // SAFETY: As in `slot()`.
-        unsafe { Atomic::from_ptr(self.region.base.add(self.offset).cast()) }
-    }
-}
-
-impl LaneMemory for LaneWords {
-    #[inline]
-    fn load(&self, slot: usize, word: usize) -> u64 {
-        self.slot(slot, word).load(Relaxed)
-    }
-
-    #[inline]
-    fn store(&self, slot: usize, word: usize, value: u64) {
-        self.slot(slot, word).store(value, Relaxed);
-    }
-
-    #[inline]
-    fn load_stamp(&self, slot: usize) -> u64 {
-        self.slot(slot, 0).load(Acquire)
-    }
-
-    #[inline]
-    fn store_stamp(&self, slot: usize, value: u64) {
-        self.slot(slot, 0).store(value, Release);
-    }
-
-    #[inline]
-    fn load_head(&self) -> u64 {
-        self.head().load(Acquire)
-    }
-
-    #[inline]
-    fn store_head(&self, value: u64) {
-        self.head().store(value, Release);
-    }
-
-    #[inline]
-    fn peek_stamp(&self, slot: usize) -> u64 {
-        self.slot(slot, 0).load(Relaxed)
-    }
-
-    #[inline]
-    fn prefetch(&self, slot: usize) {
-        let line = core::ptr::from_ref(self.slot(slot, 0)).cast();
-        // SAFETY: A hint, which any address would do for.
-        unsafe { bindings::multikernel_prefetch(line) };
-    }
-
-    #[inline]
-    fn prefetch_for_write(&self, slot: usize) {
-        let line = core::ptr::from_ref(self.slot(slot, 0)).cast();
-        // SAFETY: A hint, which any address would do for.
-        unsafe { bindings::multikernel_prefetchw(line) };
     }
 }

@@ -59,11 +59,16 @@ impl<M: LaneMemory> Sender<M> {
         (head, tail)
     }
 
-    /// Whether `slots` slots are free in a lane in which somebody else sends, going by its memory.
-    pub fn finds_credit(&self, slots: usize) -> bool {
+    /// How many slots are in use of a lane in which somebody else sends, going by its memory.
+    pub fn finds_used(&self) -> usize {
         let (head, tail) = self.find_ends();
         // CAST: At most the number of slots.
-        tail.wrapping_sub(head) as usize + slots <= self.shape.slots()
+        tail.wrapping_sub(head) as usize
+    }
+
+    /// Whether `slots` slots are free in a lane in which somebody else sends, going by its memory.
+    pub fn finds_credit(&self, slots: usize) -> bool {
+        self.finds_used() + slots <= self.shape.slots()
     }
 
     /// Goes on where somebody else has stopped, who has sent in this lane since: behind what he

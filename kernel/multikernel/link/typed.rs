@@ -157,7 +157,7 @@ pub(crate) fn answer<T: Answer + 'static>(answerer: T) -> Result {
 
 /// What is not of the type that its port takes: it counts, and who called is told.
 fn refuse(message: &Incoming<'_>) {
-    message.link.counters.undeliverable.add(1, Relaxed);
+    message.link.faults.undeliverable.add(1, Relaxed);
     if message.header.kind == MESSAGE_CALL {
         // Without credit the caller's wait ends by its timeout.
         let _ = call::answer(message, kernel::bindings::EBADMSG, &[]);
@@ -356,7 +356,7 @@ mod tests {
         deliver(&link, &adder, MESSAGE_CALL, &request);
         let (status, bytes) = next_answer(&mut lanes)?;
         assert_eq!((status, bytes.len()), (kernel::bindings::ERANGE, 0));
-        assert_eq!(link.counters.undeliverable.load(Relaxed), 0);
+        assert_eq!(link.faults.undeliverable.load(Relaxed), 0);
         Ok(())
     }
 
@@ -369,12 +369,12 @@ mod tests {
             deliver(&link, &adder, MESSAGE_CALL, &request);
             let (status, bytes) = next_answer(&mut lanes)?;
             assert_eq!((status, bytes.len()), (kernel::bindings::EBADMSG, 0));
-            assert_eq!(link.counters.undeliverable.load(Relaxed), count as u64 + 1);
+            assert_eq!(link.faults.undeliverable.load(Relaxed), count as u64 + 1);
         }
         // No call at all: nobody is answered.
         deliver(&link, &adder, MESSAGE_DATA, &call_of(&[0; 16])?);
         deliver(&link, &adder, MESSAGE_CALL, &[0; 15]);
-        assert_eq!(link.counters.undeliverable.load(Relaxed), 6);
+        assert_eq!(link.faults.undeliverable.load(Relaxed), 6);
         assert_eq!(next_answer(&mut lanes).err(), Some(ENOENT));
         Ok(())
     }
@@ -388,11 +388,11 @@ mod tests {
         let message = Add { a: 30, b: 12 };
         deliver(&link, &sum, MESSAGE_DATA, message.as_bytes());
         assert_eq!(sum.0 .0.load(Relaxed), 42);
-        assert_eq!(link.counters.undeliverable.load(Relaxed), 0);
+        assert_eq!(link.faults.undeliverable.load(Relaxed), 0);
         deliver(&link, &sum, MESSAGE_DATA, &[0; 15]);
         deliver(&link, &sum, MESSAGE_DATA, &[0; 24]);
         deliver(&link, &sum, MESSAGE_CALL, &call_of(message.as_bytes())?);
-        assert_eq!(link.counters.undeliverable.load(Relaxed), 3);
+        assert_eq!(link.faults.undeliverable.load(Relaxed), 3);
         assert_eq!(sum.0 .0.load(Relaxed), 42);
         Ok(())
     }

@@ -47,6 +47,11 @@ impl<M: LaneMemory> Receiver<M> {
         }
     }
 
+    /// The lane's memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// Slots that have been taken, since the beginning.
     pub fn head(&self) -> u64 {
         self.head

@@ -63,6 +63,11 @@ impl<M: LaneMemory> Sender<M> {
         self.stalls
     }
 
+    /// Whether the lane has been found broken.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether the lane has been found broken, the first time that this is asked: to be counted.
     pub fn is_newly_broken(&mut self) -> bool {
         self.broken && !core::mem::replace(&mut self.told, true)

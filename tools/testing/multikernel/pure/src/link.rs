@@ -12,8 +12,13 @@ pub mod grant;
 pub mod lane;
 #[path = "../../../../../kernel/multikernel/link/layout.rs"]
 pub mod layout;
+#[allow(clippy::new_without_default)]
+#[path = "../../../../../kernel/multikernel/link/limit.rs"]
+pub mod limit;
 #[path = "../../../../../kernel/multikernel/link/offer.rs"]
 pub mod offer;
+#[path = "../../../../../kernel/multikernel/link/poll.rs"]
+pub mod poll;
 #[path = "../../../../../kernel/multikernel/link/vsock/packet.rs"]
 pub mod vsock_packet;
 #[path = "../../../../../kernel/multikernel/link/wake.rs"]
