@@ -162,6 +162,11 @@ pub enum Verb {
     ///
     /// The kernel itself answers, in an interrupt. Status 0 if every message was answered.
     Ping(PingArgs),
+    /// Show what the links to instances carry, or in a spawn the link to its host
+    ///
+    /// A table that is drawn anew each interval; where the output is no terminal, one below the
+    /// other. 'q' ends it, arrows scroll.
+    Top(TopArgs),
     /// Send messages to a program in an instance, or in the host from inside a spawn
     ///
     /// That is whoever opens the same port there: each argument is a message, or each line of
@@ -488,6 +493,24 @@ pub struct PingArgs {
     /// Print the summary only
     #[arg(long, short)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    /// The link to this instance only
+    #[arg(value_parser = spec::parse_name)]
+    pub name: Option<String>,
+    /// The link to the host, from inside a spawn
+    #[arg(long, conflicts_with = "name")]
+    pub host: bool,
+    /// From one look to the next, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    pub interval: Interval,
+    /// End after so many tables
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
     #[command(flatten)]
     pub json: Json,
 }

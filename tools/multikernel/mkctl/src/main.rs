@@ -28,6 +28,7 @@ mod port;
 mod run;
 mod signals;
 mod supervise;
+mod top;
 mod upgrade;
 
 use std::process::ExitCode;
@@ -95,6 +96,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
             verb: CpuVerb::Add { name, cpus, from },
         } => cpu::add(&name, &cpus, from.as_deref()),
         Verb::Upgrade(args) => return upgrade::upgrade(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Run(args) => return run::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

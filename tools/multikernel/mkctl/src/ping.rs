@@ -239,6 +239,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Verb};
     use clap::Parser;
+    use multikernel::device::LinkStats;
     use std::cell::RefCell;
 
     fn args(more: &[&str]) -> PingArgs {
@@ -276,6 +277,10 @@ mod tests {
                 }
                 Some(errno) => Err(Error::new("cannot", "it").with_errno(errno)),
             }
+        }
+
+        fn link_stats(&self) -> Result<LinkStats> {
+            Err(Error::new("cannot", "tell").with_errno(libc::ENOTTY))
         }
     }
 

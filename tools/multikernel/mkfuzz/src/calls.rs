@@ -34,6 +34,7 @@ plain! {
     multikernel_ioctl_connect multikernel_ioctl_add_cpus multikernel_ioctl_exchange_names
     multikernel_arena multikernel_ioctl_arena_create multikernel_ioctl_arena_open
     multikernel_ioctl_arena_remove multikernel_ioctl_arena_grant multikernel_ioctl_arena_resize
+    multikernel_ioctl_link_stats
     kexec_segment
 }
 

@@ -43,6 +43,7 @@ pub enum Call {
     Disconnect,
     AddCpus,
     ExchangeNames,
+    LinkStats,
     KexecLoad,
     KexecUnload,
     RawIoctl,
@@ -57,7 +58,7 @@ pub enum Call {
 }
 
 /// All of them, in the order in which they are printed.
-pub const CALLS: [Call; 41] = [
+pub const CALLS: [Call; 42] = [
     Call::HostInfo,
     Call::PoolGrow,
     Call::PoolShrink,
@@ -88,6 +89,7 @@ pub const CALLS: [Call; 41] = [
     Call::Disconnect,
     Call::AddCpus,
     Call::ExchangeNames,
+    Call::LinkStats,
     Call::KexecLoad,
     Call::KexecUnload,
     Call::RawIoctl,

@@ -68,7 +68,7 @@ pub struct Worker {
 type Action = fn(&mut Worker);
 
 /// What is done, and how often.
-const ACTIONS: [(usize, Action); 28] = [
+const ACTIONS: [(usize, Action); 29] = [
     (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
@@ -90,6 +90,7 @@ const ACTIONS: [(usize, Action); 28] = [
     (2, Worker::exchange_names),
     (6, Worker::arenas),
     (4, Worker::change_arena),
+    (3, Worker::link_stats),
     (3, Worker::open_events),
     (4, Worker::read_events),
     (6, Worker::share),

@@ -178,7 +178,8 @@ fn structures_are_as_large_as_in_the_header() {
         multikernel_ioctl_simple multikernel_ioctl_read_memory multikernel_ioctl_call
         multikernel_ioctl_open_port multikernel_ioctl_connect multikernel_link
         multikernel_ioctl_add_cpus multikernel_ioctl_exchange_names
-        multikernel_ioctl_map_port
+        multikernel_ioctl_map_port multikernel_ioctl_link_stats
+        multikernel_link_lane multikernel_link_cpu
         multikernel_arena multikernel_arena_grant
         multikernel_ioctl_arena_create multikernel_ioctl_arena_open
         multikernel_ioctl_arena_remove multikernel_ioctl_arena_grant

@@ -55,6 +55,8 @@ pub const MULTIKERNEL_IOCTL_CALL: libc::Ioctl = io(MULTIKERNEL_CMD_CALL);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_OPEN_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_OPEN_PORT);
 /// See the header.
+pub const MULTIKERNEL_IOCTL_LINK_STATS: libc::Ioctl = io(MULTIKERNEL_CMD_LINK_STATS);
+/// See the header.
 pub const MULTIKERNEL_IOCTL_MAP_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_MAP_PORT);
 /// See the header.
 pub const MULTIKERNEL_IOCTL_RING_PORT: libc::Ioctl = io(MULTIKERNEL_CMD_RING_PORT);
@@ -160,6 +162,7 @@ mod tests {
             (MULTIKERNEL_IOCTL_EXCHANGE_NAMES, 0xb94e),
             (MULTIKERNEL_IOCTL_MAP_PORT, 0xb94a),
             (MULTIKERNEL_IOCTL_RING_PORT, 0xb94b),
+            (MULTIKERNEL_IOCTL_LINK_STATS, 0xb94c),
             (MULTIKERNEL_IOCTL_ARENA_CREATE, 0xb950),
             (MULTIKERNEL_IOCTL_ARENA_OPEN, 0xb951),
             (MULTIKERNEL_IOCTL_ARENA_REMOVE, 0xb952),
@@ -211,6 +214,9 @@ mod tests {
         assert_eq!(size_of::<multikernel_ioctl_add_cpus>(), 24);
         assert_eq!(size_of::<multikernel_ioctl_exchange_names>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_map_port>(), 64);
+        assert_eq!(size_of::<multikernel_ioctl_link_stats>(), 80);
+        assert_eq!(size_of::<multikernel_link_lane>(), 56);
+        assert_eq!(size_of::<multikernel_link_cpu>(), 56);
         assert_eq!(size_of::<multikernel_ioctl_events>(), 16);
         assert_eq!(size_of::<multikernel_ioctl_arena_create>(), 96);
         assert_eq!(size_of::<multikernel_ioctl_arena_open>(), 88);

@@ -356,6 +356,39 @@ impl Worker {
         self.request(Call::ExchangeNames, fd, command, exchange);
     }
 
+    pub(super) fn link_stats(&mut self) {
+        let fd = match self.random.below(8) {
+            0 => self.device,
+            _ => self.some_fd(),
+        };
+        let size = [0, 0].map(|_| match self.random.below(4) {
+            0 => self.random.interesting() as u32,
+            _ => 56 + 8 * self.random.below(3) as u32,
+        });
+        // Not more than a page of each, which is what the arena has room for.
+        let nr = size.map(|size| self.random.below(4096 / size.clamp(56, 4096) as usize + 1));
+        let [lanes, cpus] = [0, 1].map(|at| {
+            let bytes = nr[at] * (size[at] as usize).min(4096);
+            self.arena.room(&mut self.random, bytes)
+        });
+        let request = sys::multikernel_ioctl_link_stats {
+            size: size_of::<sys::multikernel_ioctl_link_stats>() as u32,
+            nr_lanes: nr[0] as u32,
+            nr_cpus: nr[1] as u32,
+            lane_size: size[0],
+            cpu_size: size[1],
+            lanes,
+            cpus,
+            ..Default::default()
+        };
+        self.request(
+            Call::LinkStats,
+            fd,
+            sys::MULTIKERNEL_IOCTL_LINK_STATS,
+            request,
+        );
+    }
+
     pub(super) fn open_events(&mut self) {
         let events = sys::multikernel_ioctl_events {
             size: size_of::<sys::multikernel_ioctl_events>() as u32,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use multikernel_sys as sys;
 
-use super::{syscall, DEVICE};
+use super::{syscall, LinkStats, DEVICE};
 use crate::explain::explain;
 use crate::port::{OpenPort, Port};
 use crate::{Error, Result};
@@ -69,6 +69,14 @@ pub trait Peer {
     /// - `EPROTO`: the other kernel broke the rules of the link.
     /// - any other that the port answers with.
     fn call(&self, call: &Call<'_>, answer: &mut [u8]) -> Result<usize>;
+
+    /// Counters of the link.
+    ///
+    /// # Errors
+    ///
+    /// By errno: `EALREADY` if the instance is not running, `ENOTCONN` if this kernel has no link
+    /// to its host, `ENOTTY` if the kernel has no such counters, or is no spawn.
+    fn link_stats(&self) -> Result<LinkStats>;
 }
 
 /// The host, as a spawn sees it.
@@ -92,6 +100,10 @@ impl HostPeer {
 impl Peer for HostPeer {
     fn call(&self, call: &Call<'_>, answer: &mut [u8]) -> Result<usize> {
         Callee::Host.call(self.file.as_fd(), call, answer)
+    }
+
+    fn link_stats(&self) -> Result<LinkStats> {
+        Callee::Host.link_stats(self.file.as_fd())
     }
 }
 
@@ -177,6 +189,15 @@ impl Callee<'_> {
             _ => return None,
         };
         Some(Error::new(asked, wrong).advice(advice).with_errno(errno))
+    }
+
+    pub(super) fn link_stats(self, fd: BorrowedFd<'_>) -> Result<LinkStats> {
+        LinkStats::read(fd).map_err(|error| {
+            let asked = format!("cannot tell what the link to {self} carried");
+            let errno = error.raw_os_error().unwrap_or(0);
+            self.explain_link(&asked, errno)
+                .unwrap_or_else(|| explain(asked, &error))
+        })
     }
 
     fn cannot(self, call: &Call<'_>) -> String {

@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::call::{Call, Callee, Peer};
 use super::event::{self, EventRead};
 use super::link::explain_connect;
-use super::{cpus, syscall, CpuInfo, HangTimeout, MemoryInfo, Reason, SharedMap, State};
+use super::{
+    cpus, syscall, CpuInfo, HangTimeout, LinkStats, MemoryInfo, Reason, SharedMap, State,
+};
 use crate::boot::Prepared;
 use crate::explain::explain;
 use crate::layout::Range;
@@ -400,6 +402,10 @@ impl Peer for Instance {
     fn call(&self, call: &Call<'_>, answer: &mut [u8]) -> Result<usize> {
         let callee = Callee::Instance(&self.name);
         callee.call(self.fd.as_fd(), call, answer)
+    }
+
+    fn link_stats(&self) -> Result<LinkStats> {
+        Callee::Instance(&self.name).link_stats(self.fd.as_fd())
     }
 }
 

@@ -13,6 +13,7 @@ mod host;
 mod instance;
 mod link;
 mod session;
+mod stats;
 pub(crate) mod syscall;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use host::{CreateRequest, Host, HostInfo, DEVICE};
 pub use instance::{Instance, InstanceInfo};
 pub use link::{LinkInfo, LinkState};
 pub use session::{Entry, EntryKind, Offer, Session, SessionInfo, SessionState};
+pub use stats::{CpuStats, Lane, LaneEnds, LaneStats, LinkRates, LinkStats, PeerState, Rate};
 pub use syscall::{ArenaMap, SharedMap};
 
 /// Who owns a CPU or a piece of memory.

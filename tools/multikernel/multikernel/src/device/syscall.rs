@@ -450,6 +450,29 @@ pub fn session_delete(fd: BorrowedFd<'_>, key: &str) -> io::Result<()> {
     entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_DELETE, request).map(drop)
 }
 
+/// LINK_STATS with room for these lists.
+pub fn link_stats(
+    fd: BorrowedFd<'_>,
+    lanes: &mut [sys::multikernel_link_lane],
+    cpus: &mut [sys::multikernel_link_cpu],
+) -> io::Result<sys::multikernel_ioctl_link_stats> {
+    let mut request = sys::multikernel_ioctl_link_stats {
+        size: super::size_field::<sys::multikernel_ioctl_link_stats>(),
+        nr_lanes: count_field(lanes.len()),
+        nr_cpus: count_field(cpus.len()),
+        lane_size: super::size_field::<sys::multikernel_link_lane>(),
+        cpu_size: super::size_field::<sys::multikernel_link_cpu>(),
+        lanes: lanes.as_mut_ptr() as u64,
+        cpus: cpus.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let argument = ptr::from_mut(&mut request).cast();
+    // SAFETY: The kernel writes at most as many elements as there is room for, of the sizes given,
+    // integers only.
+    unsafe { ioctl_raw(fd, sys::MULTIKERNEL_IOCTL_LINK_STATS, argument) }?;
+    Ok(request)
+}
+
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
