@@ -2,7 +2,8 @@
 /*
  * MULTIKERNEL_IOCTL_CALL as a host's program meets it: each errno, and that
  * nothing is changed by what is refused. First with a payload, which takes no
- * part in a link, then with a spawn kernel of which one CPU hangs.
+ * part in a link, then with a spawn kernel of which one CPU hangs. Likewise
+ * MULTIKERNEL_IOCTL_LINK_STATS.
  *
  * vm: CPUS=4 MEM=2G TIMEOUT=600
  */
@@ -130,6 +131,72 @@ static void malformed(struct __test_metadata *const _metadata, int fd)
 	EXPECT_EQ(-E2BIG, mk_ioctl(fd, MULTIKERNEL_IOCTL_CALL, &larger));
 }
 
+/* More lanes and CPUs than there are, in elements of this size. */
+#define STATS_MAX	600
+#define ELEMENT_MAX	128
+
+struct stats {
+	struct multikernel_ioctl_link_stats ioctl;
+	unsigned char lanes[STATS_MAX * ELEMENT_MAX];
+	unsigned char cpus[STATS_MAX * ELEMENT_MAX];
+};
+
+/* A question with room for everything. Too large for a stack. */
+static struct stats *prepare_stats(void)
+{
+	static struct stats stats;
+
+	memset(&stats, UNTOUCHED, sizeof(stats));
+	stats.ioctl = (struct multikernel_ioctl_link_stats) {
+		.size = sizeof(stats.ioctl),
+		.nr_lanes = STATS_MAX,
+		.nr_cpus = STATS_MAX,
+		.lane_size = sizeof(struct multikernel_link_lane),
+		.cpu_size = sizeof(struct multikernel_link_cpu),
+		.lanes = (uintptr_t)stats.lanes,
+		.cpus = (uintptr_t)stats.cpus,
+	};
+	return &stats;
+}
+
+static int refused_stats(int fd, struct stats *stats)
+{
+	struct multikernel_ioctl_link_stats before = stats->ioctl;
+	int err = mk_ioctl(fd, MULTIKERNEL_IOCTL_LINK_STATS, &stats->ioctl);
+
+	if (memcmp(&before, &stats->ioctl, sizeof(before)) || stats->lanes[0] != UNTOUCHED ||
+	    stats->cpus[0] != UNTOUCHED)
+		return -EILSEQ;
+	return err;
+}
+
+#define EXPECT_STATS_REFUSED(err, fd, field, value) do {	\
+	struct stats *changed = prepare_stats();		\
+								\
+	changed->ioctl.field = value;				\
+	EXPECT_EQ(err, refused_stats(fd, changed)) {		\
+		TH_LOG(#field " = " #value);			\
+	}							\
+} while (0)
+
+/* All that is wrong with a question whatever the other side is. */
+static void malformed_stats(struct __test_metadata *const _metadata, int fd)
+{
+	EXPECT_STATS_REFUSED(-EINVAL, fd, size, 0);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, size, sizeof(struct multikernel_ioctl_link_stats) - 1);
+	EXPECT_STATS_REFUSED(-E2BIG, fd, size, 0xffffffff);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, flags, 1);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, lane_size, 0);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, lane_size, sizeof(struct multikernel_link_lane) - 8);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, lane_size, sizeof(struct multikernel_link_lane) + 4);
+	EXPECT_STATS_REFUSED(-E2BIG, fd, lane_size, 4104);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, cpu_size, 0);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, cpu_size, sizeof(struct multikernel_link_cpu) - 8);
+	EXPECT_STATS_REFUSED(-EINVAL, fd, cpu_size, sizeof(struct multikernel_link_cpu) + 4);
+	EXPECT_STATS_REFUSED(-E2BIG, fd, cpu_size, 4104);
+	EXPECT_EQ(-EFAULT, mk_ioctl(fd, MULTIKERNEL_IOCTL_LINK_STATS, NULL));
+}
+
 /* --- A payload ----------------------------------------------------------- */
 
 FIXTURE(payload)
@@ -190,6 +257,7 @@ TEST_F_TIMEOUT(payload, not_running, 60)
 	int fd = self->instance.fd;
 
 	EXPECT_REFUSED(-EALREADY, fd, port, MULTIKERNEL_PORT_ECHO);
+	EXPECT_STATS_REFUSED(-EALREADY, fd, nr_lanes, 0);
 	ASSERT_EQ(0, payload_load(&self->payload, MODE_SPIN, 0, 0));
 	EXPECT_REFUSED(-EALREADY, fd, port, MULTIKERNEL_PORT_ECHO);
 	run(_metadata, self);
@@ -201,6 +269,7 @@ TEST_F_TIMEOUT(payload, malformed, 60)
 {
 	run(_metadata, self);
 	malformed(_metadata, self->instance.fd);
+	malformed_stats(_metadata, self->instance.fd);
 	goes_on(_metadata, self);
 	ASSERT_EQ(0, stop_force(self->instance.fd));
 }
@@ -230,6 +299,7 @@ TEST_F_TIMEOUT(payload, wrong_file, 60)
 	run(_metadata, self);
 	/* A host has no host that it could call, and events call nobody. */
 	EXPECT_REFUSED(-ENOTTY, self->device, port, MULTIKERNEL_PORT_ECHO);
+	EXPECT_STATS_REFUSED(-ENOTTY, self->device, nr_lanes, 0);
 	ASSERT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_EVENTS, &events));
 	EXPECT_REFUSED(-ENOTTY, events.fd, port, MULTIKERNEL_PORT_ECHO);
 	close(events.fd);
@@ -409,6 +479,59 @@ TEST_F_TIMEOUT(spawn, errors, 180)
 	larger.call.size = sizeof(larger);
 	EXPECT_EQ(0, mk_ioctl(fd, MULTIKERNEL_IOCTL_CALL, &larger));
 	answers(_metadata, fd, MULTIKERNEL_CPU_ANY);
+}
+
+/* The same numbers however many elements there is room for, and of whatever size. */
+TEST_F_TIMEOUT(spawn, link_stats, 180)
+{
+	const size_t known = sizeof(struct multikernel_link_lane);
+	struct multikernel_link_lane first;
+	struct stats *stats;
+	__u32 lanes, cpus;
+	size_t i;
+	int call;
+
+	for (call = 0; call < 10; call++)
+		answers(_metadata, self->fd, 0);
+	stats = prepare_stats();
+	ASSERT_EQ(0, mk_ioctl(self->fd, MULTIKERNEL_IOCTL_LINK_STATS, &stats->ioctl));
+	EXPECT_EQ(self->id, stats->ioctl.peer);
+	EXPECT_EQ(1, stats->ioctl.epoch);
+	EXPECT_EQ(MULTIKERNEL_LINK_UP, stats->ioctl.state);
+	lanes = stats->ioctl.nr_lanes;
+	cpus = stats->ioctl.nr_cpus;
+	EXPECT_LE(2, lanes);
+	EXPECT_LE(4, cpus);
+	EXPECT_GT(STATS_MAX, lanes);
+	EXPECT_GT(STATS_MAX, cpus);
+	EXPECT_EQ(UNTOUCHED, stats->lanes[lanes * known]);
+	memcpy(&first, stats->lanes, sizeof(first));
+
+	/* No room: how many there are. */
+	stats = prepare_stats();
+	stats->ioctl.nr_lanes = 0;
+	stats->ioctl.nr_cpus = 0;
+	stats->ioctl.lanes = 0;
+	stats->ioctl.cpus = 0;
+	EXPECT_EQ(0, mk_ioctl(self->fd, MULTIKERNEL_IOCTL_LINK_STATS, &stats->ioctl));
+	EXPECT_EQ(lanes, stats->ioctl.nr_lanes);
+	EXPECT_EQ(cpus, stats->ioctl.nr_cpus);
+
+	/* Room for one, of a size from the future: the rest of it is zero. */
+	stats = prepare_stats();
+	stats->ioctl.nr_lanes = 1;
+	stats->ioctl.lane_size = ELEMENT_MAX;
+	EXPECT_EQ(0, mk_ioctl(self->fd, MULTIKERNEL_IOCTL_LINK_STATS, &stats->ioctl));
+	EXPECT_EQ(lanes, stats->ioctl.nr_lanes);
+	EXPECT_EQ(0, memcmp(&first, stats->lanes, sizeof(first)));
+	for (i = known; i < ELEMENT_MAX; i++)
+		EXPECT_EQ(0, stats->lanes[i]);
+	EXPECT_EQ(UNTOUCHED, stats->lanes[ELEMENT_MAX]);
+
+	stats = prepare_stats();
+	stats->ioctl.lanes = 0;
+	EXPECT_EQ(-EFAULT, mk_ioctl(self->fd, MULTIKERNEL_IOCTL_LINK_STATS, &stats->ioctl));
+	malformed_stats(_metadata, self->fd);
 }
 
 static void on_alarm(int signal)

@@ -14,7 +14,7 @@
 . ./ktap.sh
 
 command -v mkport >/dev/null || skip_all "there is no mkport"
-plan 19
+plan 20
 
 # The spawn's user space with mkport and mkctl in it.
 server_initrd() {
@@ -59,6 +59,24 @@ scribble() {
 # One lane, that of the process to the spawn, and the spawn's to it: no others.
 broken_are() {
 	grep " up .* broken $1\$" /sys/kernel/debug/multikernel/links
+}
+
+# The kernel tells of a lane that a process has mapped without a touch to it.
+told_meanwhile() {
+	mkctl top server --count 3000 --interval 0 >"$work/top" &
+	top=$!
+	mkport batch server
+	status=$?
+	kill "$top" 2>/dev/null
+	wait "$top"
+	grep -m 1 '^  port .* mapped$' "$work/top" && return "$status"
+}
+
+# Who looks by itself may be rung for nothing, which is no abuse.
+none_held() {
+	mkctl top server --json --count 1 --interval 0 | tee "$work/stats" |
+		grep -o '"cpu":[0-9]*,"peer":false,"doorbells":[0-9]*,"idle":[0-9]*,"held":[0-9]*'
+	grep -q '"peer":false' "$work/stats" && ! grep -q '"held":[1-9]' "$work/stats"
 }
 
 # A process with a mapping outlives the spawn, and its next life does not mind.
@@ -154,10 +172,11 @@ check "neither end makes a system call" mkport strict server
 check "mapped, plain and asynchronous ends" mkport faces server
 check "who sleeps is rung" mkport sleep server
 check "who has no credit waits" mkport pressure server
-check "many at a time" mkport batch server
+check "many at a time, while counters are asked for" told_meanwhile
 check "a port is opened again after it was mapped" mkport reopen server
 check "also if its process was killed in the middle" mkport killed server
 check "what is refused" mkport refused server
+check "no doorbell was held back" none_held
 check "no lane is broken" broken_are 0
 check "a process that scribbles hurts its own port alone" scribble
 check "figures" mkport figures server
