@@ -202,6 +202,9 @@ impl Supervisor<'_> {
                     Some(_) => continue 'life,
                     None => {}
                 }
+                if self.follow()? {
+                    continue 'life;
+                }
                 match self.start() {
                     Ok(()) => {
                         say!("started instance \"{}\" again", self.name);
