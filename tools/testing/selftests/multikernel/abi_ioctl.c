@@ -611,18 +611,6 @@ TEST_F(form, two_are_connected_once)
 	EXPECT_EQ(-ENOENT, connect_by(fd, disconnect, id, NULL));
 }
 
-static int add_cpus(int fd, __u32 from, const __u32 *cpus, __u32 nr_cpus)
-{
-	struct multikernel_ioctl_add_cpus request = {
-		.size = sizeof(request),
-		.nr_cpus = nr_cpus,
-		.from = from,
-		.cpus = (uintptr_t)cpus,
-	};
-
-	return mk_ioctl(fd, MULTIKERNEL_IOCTL_ADD_CPUS, &request);
-}
-
 static int exchange_names(int fd, __u32 id)
 {
 	struct multikernel_ioctl_exchange_names request = { .size = sizeof(request), .id = id };

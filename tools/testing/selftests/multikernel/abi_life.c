@@ -121,6 +121,52 @@ TEST_F_TIMEOUT(life, running, 60)
 	ASSERT_EQ(0, stop_force(fd));
 }
 
+TEST_F_TIMEOUT(life, cpus_while_it_runs, 120)
+{
+	__u32 more = spare_cpu(&self->before, 0), third = spare_cpu(&self->before, 1);
+	struct multikernel_range range = any_range(UNIT);
+	struct multikernel_ioctl_start start_for_two = {
+		.size = sizeof(start_for_two),
+		.cpus_max = 2,
+	};
+	int fd = self->instance.fd;
+	struct instance other;
+
+	ASSERT_NE(0, third);
+	/* Its image was not said to know of more. */
+	run(_metadata, self);
+	EXPECT_EQ(-ENOSPC, add_cpus(fd, 0, &more, 1));
+	goes_on(_metadata, self);
+	EXPECT_EQ(1, self->info.get.nr_cpus);
+	ASSERT_EQ(0, stop_force(fd));
+
+	ASSERT_EQ(0, payload_load(&self->payload, MODE_SPIN, 0, 0));
+	start_for_two.argument = self->payload.argument;
+	ASSERT_EQ(0, mk_ioctl(fd, MULTIKERNEL_IOCTL_START, &start_for_two));
+	ASSERT_TRUE(wait_change(&self->payload, SHARED_COUNTER, 0, PATIENCE));
+	ASSERT_EQ(0, add_cpus(fd, 0, &more, 1));
+	goes_on(_metadata, self);
+	EXPECT_EQ(2, self->info.get.nr_cpus);
+	EXPECT_EQ(more, self->info.cpus[1].cpu);
+	EXPECT_EQ(-ENOSPC, add_cpus(fd, 0, &third, 1));
+
+	/* What runs keeps its CPUs. */
+	ASSERT_EQ(0, create(self->device, "other", &third, 1, &range, 1, &other));
+	EXPECT_EQ(-EBUSY, add_cpus(other.fd, self->instance.id, &more, 1));
+	goes_on(_metadata, self);
+	ASSERT_EQ(0, stop_force(fd));
+
+	/* An image was made for these. */
+	ASSERT_EQ(0, payload_load(&self->payload, MODE_SPIN, 0, 0));
+	EXPECT_EQ(-EBUSY, add_cpus(other.fd, self->instance.id, &more, 1));
+	/* As many as it has, at least. */
+	start_for_two.cpus_max = 1;
+	EXPECT_EQ(-EINVAL, mk_ioctl(fd, MULTIKERNEL_IOCTL_START, &start_for_two));
+	ASSERT_EQ(0, load(self->instance.id, 0, NULL, 0));
+	ASSERT_EQ(0, add_cpus(other.fd, self->instance.id, &more, 1));
+	ASSERT_EQ(0, destroy(&other));
+}
+
 TEST_F_TIMEOUT(life, malformed_stop, 60)
 {
 	struct multikernel_ioctl_stop both = {

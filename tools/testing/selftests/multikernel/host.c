@@ -196,6 +196,18 @@ int open_by_id(int device, __u32 id, int *fd)
 	return err;
 }
 
+int add_cpus(int fd, __u32 from, const __u32 *cpus, __u32 nr_cpus)
+{
+	struct multikernel_ioctl_add_cpus request = {
+		.size = sizeof(request),
+		.nr_cpus = nr_cpus,
+		.from = from,
+		.cpus = (uintptr_t)cpus,
+	};
+
+	return mk_ioctl(fd, MULTIKERNEL_IOCTL_ADD_CPUS, &request);
+}
+
 int start(int fd, __u64 argument)
 {
 	struct multikernel_ioctl_start start = { .size = sizeof(start), .argument = argument };

@@ -67,6 +67,8 @@ int create(int device, const char *name, const __u32 *cpus, __u32 nr_cpus,
 	   struct instance *instance);
 int open_by_id(int device, __u32 id, int *fd);
 int get_info(int fd, struct info *info);
+/* @from is 0 for the host. */
+int add_cpus(int fd, __u32 from, const __u32 *cpus, __u32 nr_cpus);
 int start(int fd, __u64 argument);
 int stop_force(int fd);
 int stop_in_order(int fd, __u32 milliseconds);
