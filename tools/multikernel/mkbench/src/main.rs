@@ -136,6 +136,7 @@ impl Bench {
             },
             guest: way.guest,
             later_cpus: Vec::new(),
+            pmem: Vec::new(),
         }
     }
 

@@ -425,6 +425,10 @@ pub struct ImageArgs {
     /// must not start them before. Safe with guest support; see hazards.rst for other kernels
     #[arg(long, value_name = "LIST")]
     pub later_cpus: Option<CpuList>,
+    /// Have the kernel find this arena as persistent memory, /dev/pmem0 the first; repeat for more.
+    /// It is granted to the instance
+    #[arg(long, value_name = "ARENA", value_parser = spec::parse_name)]
+    pub pmem: Vec<String>,
     /// Have the kernel run as it would on a machine of its own, even if it has guest support
     #[arg(long)]
     pub no_guest: bool,

@@ -25,7 +25,15 @@ pub fn load_spec(image: &ImageArgs) -> Result<LoadSpec> {
             .later_cpus
             .as_ref()
             .map_or(Vec::new(), |it| it.0.clone()),
+        pmem: image.pmem.clone(),
     })
+}
+
+/// Grants the arenas that the kernel is to find as persistent memory.
+pub fn grant_pmem(host: &Host, instance: &Instance, spec: &LoadSpec) -> Result<()> {
+    let id = instance.id();
+    let mut names = spec.pmem.iter();
+    names.try_for_each(|name| host.grant_arena(name, id, false))
 }
 
 /// Creates an instance and forgets what was known of another by its name.
@@ -62,6 +70,7 @@ pub fn load(name: &str, image: &ImageArgs) -> Result<()> {
     let spec = load_spec(image)?;
     let host = Host::open()?;
     let instance = host.instance(name)?;
+    grant_pmem(&host, &instance, &spec)?;
     let record = load_with(&host, &instance, name, spec)?;
     println!(
         "loaded {} ({}) into instance \"{name}\"",
@@ -85,21 +94,17 @@ pub fn start(name: &str, hang: Option<HangTimeout>) -> Result<()> {
     let record = Store::default().get(name, info.id);
     let asked = || format!("cannot start instance \"{name}\"");
 
-    // It may have been given CPUs since it was loaded.
-    let cpus_max = |loaded: &Loaded| loaded.cpus.max(info.cpus.len() as u32);
-    let (argument, cpus_max) = match (info.state, record) {
+    let hang = hang.or(info.hang_timeout).unwrap_or_default();
+    let record = match (info.state, record) {
         // The same image is still there and has not been started.
-        (State::Loaded, Some(record)) if record.loaded.entry == info.entry => {
-            (record.loaded.argument, cpus_max(&record.loaded))
-        }
+        (State::Loaded, Some(record)) if record.loaded.entry == info.entry => record,
         (State::Loaded, _) => {
             return Err(Error::new(asked(), "its image was not loaded by mkctl")
                 .advice(format!("Load one with 'mkctl load {name}'")))
         }
         // An image can be started once: what ran before is loaded again.
         (State::Ready | State::Stopped | State::Crashed, Some(record)) => {
-            let loaded = load_with(&host, &instance, name, record.spec)?.loaded;
-            (loaded.argument, cpus_max(&loaded))
+            load_with(&host, &instance, name, record.spec)?
         }
         (State::Failed, _) => {
             return Err(
@@ -110,11 +115,12 @@ pub fn start(name: &str, hang: Option<HangTimeout>) -> Result<()> {
         // What is wrong with the other states, the kernel says best.
         (_, record) => {
             let argument = record.map_or(info.shared_base, |record| record.loaded.argument);
-            (argument, 0)
+            instance.start_with(argument, hang, 0)?;
+            println!("started instance \"{name}\"");
+            return Ok(());
         }
     };
-    let hang = hang.or(info.hang_timeout).unwrap_or_default();
-    instance.start_with(argument, hang, cpus_max)?;
+    load::start(&host, &instance, &record.spec, &record.loaded, hang)?;
     println!("started instance \"{name}\"");
     Ok(())
 }

@@ -88,12 +88,15 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     };
     let created = undo.instance.insert(created);
     check(&signals, &args.name)?;
+    instance::grant_pmem(&host, created, &spec)?;
     let record = instance::load_with(&host, created, &args.name, spec)?;
     check(&signals, &args.name)?;
-    created.start_with(
-        record.loaded.argument,
+    load::start(
+        &host,
+        created,
+        &record.spec,
+        &record.loaded,
         args.hang_timeout,
-        record.loaded.cpus,
     )?;
 
     let stays = args.rm || args.restart != Policy::Never;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use multikernel::device::{EventRead, HangTimeout, Host, Instance, InstanceInfo, Reason, State};
-use multikernel::load::LoadSpec;
+use multikernel::load::{self, LoadSpec};
 use multikernel::restart::{Backoff, End, Policy, Verdict};
 use multikernel::state::Store;
 use multikernel::Result;
@@ -240,9 +240,13 @@ impl Supervisor<'_> {
         let record = Store::default().get(self.name, self.instance.id());
         let spec = record.map_or_else(|| self.spec.clone(), |record| record.spec);
         let record = instance::load_with(self.host, self.instance, self.name, spec)?;
-        let loaded = &record.loaded;
-        self.instance
-            .start_with(loaded.argument, self.hang, loaded.cpus)
+        load::start(
+            self.host,
+            self.instance,
+            &record.spec,
+            &record.loaded,
+            self.hang,
+        )
     }
 
     /// A signal came.

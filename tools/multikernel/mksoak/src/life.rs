@@ -125,6 +125,11 @@ impl<'a> Life<'a> {
         })
     }
 
+    /// The instance's id.
+    pub fn id(&self) -> u32 {
+        self.instance.id()
+    }
+
     fn stock(&self) -> bool {
         self.shape.kernel == Kernel::Stock
     }
@@ -150,6 +155,7 @@ impl<'a> Life<'a> {
             },
             guest,
             later_cpus: Vec::new(),
+            pmem: Vec::new(),
         };
         let loaded = load::load(self.host, &self.instance, &spec)?;
         self.uart_from = fs::metadata(&self.files.uart_log).map_or(0, |file| file.len() as usize);

@@ -10,9 +10,10 @@
 //! | --- | --- |
 //! | RSDP, XSDT | where the others are |
 //! | FADT | hardware-reduced; no VGA, no CMOS RTC, no legacy devices, no 8042 |
-//! | DSDT | the UARTs that are lent, else nothing |
+//! | DSDT | the UARTs that are lent, and the root of what NFIT says; else nothing |
 //! | MADT | the local APICs, and the decoy IO-APIC |
 //! | SRAT | which CPU and memory is on which node, where the host has several nodes |
+//! | NFIT | which memory is persistent, if any is |
 
 use acpi_tables::aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
@@ -23,7 +24,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::Aml;
-use zerocopy::byteorder::little_endian::U32;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::cmdline::Uart;
@@ -65,6 +66,15 @@ pub struct NodeMemory {
     pub node: u32,
 }
 
+/// Memory that the instance finds as persistent memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pmem {
+    /// The memory.
+    pub range: Range,
+    /// Its NUMA node; `None` where the host has one node.
+    pub node: Option<u32>,
+}
+
 /// What the tables describe.
 #[derive(Clone, Debug, Default)]
 pub struct Platform {
@@ -84,6 +94,8 @@ pub struct Platform {
     pub uarts: Vec<Uart>,
     /// The instance's memory by node; empty where the host has one node.
     pub memory: Vec<NodeMemory>,
+    /// Persistent memory, in the order in which it is to be found.
+    pub pmem: Vec<Pmem>,
 }
 
 /// Chooses the decoy for a kernel: an APIC id that exists nowhere on the machine.
@@ -147,6 +159,49 @@ struct MemoryAffinity {
     reserved2: [u8; 8],
 }
 
+/// NFIT structure 0, a range of the system's physical addresses (ACPI 6.5, 5.2.26.2), without the
+/// location cookie that 6.4 added.
+#[repr(C, packed)]
+#[derive(Clone, Copy, Debug, Immutable, IntoBytes)]
+struct SpaRange {
+    kind: U16,
+    length: U16,
+    index: U16,
+    flags: U16,
+    reserved: [u8; 4],
+    node: U32,
+    guid: [u8; 16],
+    base: U64,
+    size: U64,
+    attributes: U64,
+}
+
+/// NFIT structure 7, what the platform keeps (ACPI 6.5, 5.2.26.9).
+#[repr(C, packed)]
+#[derive(Clone, Copy, Debug, Immutable, IntoBytes)]
+struct PlatformCapabilities {
+    kind: U16,
+    length: U16,
+    highest_valid: u8,
+    reserved0: [u8; 3],
+    capabilities: U32,
+    reserved1: [u8; 4],
+}
+
+/// 66f0d379-b4f3-4074-ac43-0d3318b78cdb: byte-addressable persistent memory (ACPI 6.5, table 5.132).
+const PERSISTENT_MEMORY: [u8; 16] = [
+    0x79, 0xd3, 0xf0, 0x66, 0xf3, 0xb4, 0x74, 0x40, 0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c, 0xdb,
+];
+/// Flag of [`SpaRange`]: its node is given.
+const NODE_VALID: u16 = 1 << 1;
+/// EFI_MEMORY_WB and EFI_MEMORY_NV (UEFI 2.10, 7.2).
+const WRITE_BACK_PERSISTENT: u64 = 1 << 3 | 1 << 15;
+/// What is in the caches is kept, and so what is on its way to memory.
+///
+/// Of an arena both holds: it ends with the power of the machine, and whatever ends a kernel before
+/// leaves the caches alone. With it Linux writes no cache lines back.
+const CACHES_AND_MEMORY_KEPT: u32 = 1 << 0 | 1 << 1;
+
 impl Aml for LocalX2apic {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
         sink.vec(self.as_bytes());
@@ -204,15 +259,22 @@ fn fadt(dsdt: u64) -> Vec<u8> {
 /// Linux's driver polls then (serial_pnp_probe(), drivers/tty/serial/8250/8250_pnp.c). Its entry
 /// takes the place of the built-in one for the same port, which has an interrupt number and could
 /// not be opened.
-fn dsdt(uarts: &[Uart]) -> Vec<u8> {
+///
+/// ACPI0012 is what Linux's driver for NFIT binds to (drivers/acpi/nfit/core.c).
+fn dsdt(platform: &Platform) -> Vec<u8> {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for uart in uarts {
+    for uart in &platform.uarts {
         let port = aml::IO::new(uart.port(), uart.port(), 1, Uart::PORTS);
         let hid = aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501"));
         let uid = aml::Name::new("_UID".into(), &uart.line());
         let resources = aml::Name::new("_CRS".into(), &aml::ResourceTemplate::new(vec![&port]));
         let name = format!("_SB_.COM{}", uart.line() + 1);
         let device = aml::Device::new(name.as_str().into(), vec![&hid, &uid, &resources]);
+        dsdt.append_slice(&bytes(&device));
+    }
+    if !platform.pmem.is_empty() {
+        let hid = aml::Name::new("_HID".into(), &"ACPI0012");
+        let device = aml::Device::new("_SB_.NVDR".into(), vec![&hid]);
         dsdt.append_slice(&bytes(&device));
     }
     dsdt.as_slice().to_vec()
@@ -256,6 +318,38 @@ fn srat(platform: &Platform) -> Vec<u8> {
     srat.as_slice().to_vec()
 }
 
+/// Ranges without DIMMs behind them: Linux makes a region with one namespace of each
+/// (nd_region_to_nstype(), drivers/nvdimm/region_devs.c), which is /dev/pmem0 and so on, in order.
+fn nfit(platform: &Platform) -> Vec<u8> {
+    // 4 reserved bytes follow the header.
+    let mut nfit = Sdt::new(*b"NFIT", 40, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    for (index, pmem) in (1..).zip(&platform.pmem) {
+        let range = SpaRange {
+            kind: 0.into(),
+            length: (size_of::<SpaRange>() as u16).into(),
+            index: U16::new(index),
+            flags: pmem.node.map_or(0, |_| NODE_VALID).into(),
+            reserved: [0; 4],
+            node: pmem.node.unwrap_or(0).into(),
+            guid: PERSISTENT_MEMORY,
+            base: pmem.range.base.into(),
+            size: pmem.range.size.into(),
+            attributes: WRITE_BACK_PERSISTENT.into(),
+        };
+        nfit.append_slice(range.as_bytes());
+    }
+    let kept = PlatformCapabilities {
+        kind: 7.into(),
+        length: (size_of::<PlatformCapabilities>() as u16).into(),
+        highest_valid: 1,
+        reserved0: [0; 3],
+        capabilities: CACHES_AND_MEMORY_KEPT.into(),
+        reserved1: [0; 4],
+    };
+    nfit.append_slice(kept.as_bytes());
+    nfit.as_slice().to_vec()
+}
+
 /// Builds all tables as one piece of memory for the physical address `base`, aligned to 16 bytes.
 /// The RSDP is its first byte. The size does not depend on `base`.
 pub fn build(platform: &Platform, base: u64) -> Vec<u8> {
@@ -267,12 +361,15 @@ pub fn build(platform: &Platform, base: u64) -> Vec<u8> {
         address
     };
 
-    let dsdt = place(dsdt(&platform.uarts));
+    let dsdt = place(dsdt(platform));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(place(fadt(dsdt)));
     xsdt.add_entry(place(madt(platform)));
     if !platform.memory.is_empty() {
         xsdt.add_entry(place(srat(platform)));
+    }
+    if !platform.pmem.is_empty() {
+        xsdt.add_entry(place(nfit(platform)));
     }
     let xsdt = place(bytes(&xsdt));
     memory[..Rsdp::len()].copy_from_slice(Rsdp::new(OEM_ID, xsdt).as_bytes());
@@ -437,5 +534,45 @@ mod tests {
             ..Platform::default()
         };
         assert_eq!(build(&platform, 0).len(), build(&platform, u64::MAX).len());
+    }
+
+    #[test]
+    fn nfit_where_there_is_persistent_memory() {
+        let pmem = |base, node| Pmem {
+            range: Range::new(base, 0x40_0000),
+            node,
+        };
+        let platform = Platform {
+            cpus: cpus(&[2]),
+            pmem: vec![pmem(0x8000_0000, None), pmem(0x1_0000_0000, Some(1))],
+            ..Platform::default()
+        };
+        let memory = build(&platform, BASE);
+        let nfit = table(&memory, b"NFIT").unwrap();
+        assert_eq!(nfit.len(), 40 + 2 * 56 + 16);
+        let u16_at = |at| u16::from_le_bytes([nfit[at], nfit[at + 1]]);
+        for (at, index, flags, node, base) in
+            [(40, 1, 0, 0, 0x8000_0000), (96, 2, 2, 1, 0x1_0000_0000)]
+        {
+            assert_eq!((u16_at(at), u16_at(at + 2)), (0, 56));
+            assert_eq!((u16_at(at + 4), u16_at(at + 6)), (index, flags));
+            assert_eq!(u32_at(nfit, at + 12), node);
+            // drivers/acpi/nfit: UUID_PERSISTENT_MEMORY, as a GUID is stored.
+            assert_eq!(u32_at(nfit, at + 16), 0x66f0_d379);
+            assert_eq!(
+                nfit[at + 24..at + 32],
+                [0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c, 0xdb]
+            );
+            assert_eq!(
+                (u64_at(nfit, at + 32), u64_at(nfit, at + 40)),
+                (base, 0x40_0000)
+            );
+        }
+        assert_eq!((u16_at(152), u16_at(154)), (7, 16));
+        assert_eq!((nfit[156], u32_at(nfit, 160)), (1, 3));
+        let dsdt = table(&memory, b"DSDT").unwrap();
+        assert!(dsdt.windows(9).any(|bytes| bytes == b"ACPI0012\0"));
+        let without = build(&Platform::default(), BASE);
+        assert!(table(&without, b"NFIT").is_none());
     }
 }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use crate::acpi::{self, Cpu, NodeMemory, Platform};
+use crate::acpi::{self, Cpu, NodeMemory, Platform, Pmem};
 use crate::bootparams::{self, Description, TooManyEntries};
 use crate::cmdline::{self, Defaults, Uart};
 use crate::image::Image;
@@ -38,6 +38,8 @@ pub struct Target {
     pub low: Vec<Range>,
     /// Its memory above.
     pub memory: Vec<Memory>,
+    /// Memory that it finds as persistent memory, apart from `memory`.
+    pub pmem: Vec<Memory>,
     /// Its shared area, apart from `memory`.
     pub shared: Range,
     /// Its CPUs, boot CPU first.
@@ -170,7 +172,8 @@ pub fn prepare<'a>(target: &Target, recipe: &Recipe<'a>) -> Result<Prepared<'a>,
     })?;
 
     let boot = layout.boot;
-    let map = bootparams::memory_map(&low, &ranges, boot, target.shared);
+    let pmem: Vec<Range> = target.pmem.iter().map(|memory| memory.range).collect();
+    let map = bootparams::memory_map(&low, &ranges, &pmem, boot, target.shared);
     let initrd = layout
         .initrd
         .map(|range| Range::new(range.base, initrd_bytes));
@@ -258,6 +261,14 @@ fn platform(target: &Target, recipe: &Recipe<'_>, ioapic: u32) -> Platform {
         ioapic,
         uarts: recipe.uarts.to_vec(),
         memory,
+        pmem: target
+            .pmem
+            .iter()
+            .map(|memory| Pmem {
+                range: memory.range,
+                node: memory.node.filter(|_| target.several_nodes),
+            })
+            .collect(),
     }
 }
 
@@ -279,6 +290,7 @@ mod tests {
                 range: Range::new(base, 256 * MIB),
                 node: None,
             }],
+            pmem: Vec::new(),
             shared: Range::new(0xa4_0000, 0x20000),
             cpus: vec![cpu(2), cpu(3)],
             later_cpus: Vec::new(),
@@ -370,6 +382,36 @@ mod tests {
         };
         let error = prepare(&target, &recipe).unwrap_err();
         assert!(matches!(error, BootError::CommandLine(_)), "{error}");
+    }
+
+    #[test]
+    fn persistent_memory_is_told_and_not_touched() {
+        let file = vmlinux::tests::kernel();
+        let image = Image::parse(&file).unwrap();
+        let mut target = target(512 * MIB);
+        let range = Range::new(1024 * MIB, 4 * MIB);
+        target.pmem.push(Memory { range, node: None });
+        let recipe = Recipe {
+            image: &image,
+            initrd: None,
+            append: "",
+            uarts: &[],
+            guest: true,
+        };
+        let prepared = prepare(&target, &recipe).unwrap();
+        check(&target, &prepared);
+        let boot = prepared
+            .segments
+            .iter()
+            .find(|segment| segment.range == prepared.layout.boot)
+            .unwrap();
+        let entries = usize::from(boot.data[0x1e8]);
+        let last = &boot.data[0x2d0 + 20 * (entries - 1)..][..20];
+        let mut expected = range.base.to_le_bytes().to_vec();
+        expected.extend(range.size.to_le_bytes());
+        expected.extend(bootparams::E820_PMEM.to_le_bytes());
+        assert_eq!(last, expected);
+        assert!(boot.data.windows(4).any(|bytes| bytes == b"NFIT"));
     }
 
     #[test]

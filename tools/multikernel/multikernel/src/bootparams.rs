@@ -17,6 +17,8 @@ pub const E820_RAM: u32 = 1;
 pub const E820_RESERVED: u32 = 2;
 /// Memory with ACPI tables.
 pub const E820_ACPI: u32 = 3;
+/// Memory that the kernel uses for nothing but persistent storage (ACPI 6.5, table 15.7).
+pub const E820_PMEM: u32 = 7;
 
 /// boot.rst: a boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
@@ -38,16 +40,24 @@ pub struct E820Entry {
         max = bootparam::E820_MAX_ENTRIES_ZEROPAGE)]
 pub struct TooManyEntries(usize);
 
-/// The memory map: `low` and `ranges` as RAM, less `boot` (ACPI data) and `shared` (reserved).
+/// The memory map: `low` and `ranges` as RAM, less `boot` (ACPI data) and `shared` (reserved); `pmem`
+/// is none of it.
 ///
 /// `boot` holds boot_params and command line beside the tables; the kernel copies those two early
 /// and needs none of it as RAM. Sorted by address, neighbours of one kind joined.
-pub fn memory_map(low: &[Range], ranges: &[Range], boot: Range, shared: Range) -> Vec<E820Entry> {
+pub fn memory_map(
+    low: &[Range],
+    ranges: &[Range],
+    pmem: &[Range],
+    boot: Range,
+    shared: Range,
+) -> Vec<E820Entry> {
     let all: Vec<Range> = low.iter().chain(ranges).copied().collect();
     let ram = subtract(&subtract(&all, boot), shared);
     let mut map: Vec<E820Entry> = ram
         .into_iter()
         .map(|range| (range, E820_RAM))
+        .chain(pmem.iter().map(|range| (*range, E820_PMEM)))
         .chain([(boot, E820_ACPI), (shared, E820_RESERVED)])
         .map(|(range, kind)| E820Entry { range, kind })
         .collect();
@@ -150,6 +160,7 @@ mod tests {
                 Range::new(512 * MIB, 256 * MIB),
                 Range::new(1 << 32, 64 * MIB),
             ],
+            &[Range::new(768 * MIB, 2 * MIB)],
             Range::new(768 * MIB - 0x23000, 0x3000),
             Range::new(768 * MIB - 0x20000, 0x20000),
         )
@@ -168,6 +179,7 @@ mod tests {
                 (512 * MIB, 768 * MIB - 0x23000, E820_RAM),
                 (768 * MIB - 0x23000, 768 * MIB - 0x20000, E820_ACPI),
                 (768 * MIB - 0x20000, 768 * MIB, E820_RESERVED),
+                (768 * MIB, 770 * MIB, E820_PMEM),
                 (1 << 32, (1 << 32) + 64 * MIB, E820_RAM),
             ]
         );
@@ -204,7 +216,7 @@ mod tests {
         );
         assert_eq!((u32_at(&page, 0x21c), u32_at(&page, 0xc4)), (0x1234, 0));
         assert_eq!((u32_at(&page, 0x70), u32_at(&page, 0x74)), (0x4000_2000, 1));
-        assert_eq!(page[0x1e8], 5);
+        assert_eq!(page[0x1e8], 6);
         assert_eq!(u32_at(&page, 0x2d0), 0x20000);
         assert_eq!(u32_at(&page, 0x2d0 + 16), E820_RAM);
         assert_eq!(u32_at(&page, 0x2d0 + 20), 512 << 20);
@@ -219,7 +231,7 @@ mod tests {
     fn too_many_pieces() {
         let low: Vec<Range> = (0..140).map(|i| Range::new(i * 0x2000, 0x1000)).collect();
         let boot = Range::new(512 * MIB, 0x1000);
-        let map = memory_map(&low, &[], boot, Range::new(513 * MIB, 0x1000));
+        let map = memory_map(&low, &[], &[], boot, Range::new(513 * MIB, 0x1000));
         let description = Description {
             setup_header: None,
             memory_map: &map,
@@ -247,7 +259,7 @@ mod tests {
             let shared = ranges.pop().unwrap();
             let boot = Range::new(ranges[0].base, 0x1000);
             ranges.push(shared);
-            let map = memory_map(&[], &ranges, boot, shared);
+            let map = memory_map(&[], &ranges, &[], boot, shared);
             prop_assert!(map.windows(2).all(|w| w[0].range.end() <= w[1].range.base));
             prop_assert_eq!(map.iter().map(|entry| entry.range.size).sum::<u64>(), total);
         }

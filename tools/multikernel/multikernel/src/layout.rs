@@ -9,6 +9,7 @@
 //! allocations come from the memory behind it, and the boot area next to the shared area spoils
 //! only one 2 MiB page between them.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::spec::format_size;
@@ -19,7 +20,7 @@ pub const PAGE: u64 = 0x1000;
 pub const FOUR_GIB: u64 = 1 << 32;
 
 /// A range of physical memory.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Range {
     /// First address.
     pub base: u64,

@@ -16,6 +16,7 @@
 //! | [`cmdline`] | the command line, and which UARTs are lent |
 //! | [`boot`] | all of the above put together into segments |
 //! | [`load`] | reads the files, prepares and loads them |
+//! | [`pmem`] | arenas that an instance finds as persistent memory, held where they are |
 //! | [`port`] | messages to a program in the other kernel: blocking, polling, async |
 //! | [`shared`] | console rings and header in the shared area |
 //! | [`state`] | what was loaded, remembered for a later start |
@@ -48,6 +49,7 @@ pub mod hazards;
 pub mod image;
 pub mod layout;
 pub mod load;
+pub mod pmem;
 pub mod pool;
 pub mod port;
 pub mod restart;

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::acpi::Cpu;
 use crate::boot::{self, BootError, Memory, Recipe, Target};
 use crate::cmdline::Uart;
-use crate::device::{CpuInfo, Host, Instance, InstanceInfo, MemoryInfo};
+use crate::device::{CpuInfo, HangTimeout, Host, Instance, InstanceInfo, MemoryInfo};
 use crate::image::{Image, ImageError};
-use crate::layout::LayoutError;
+use crate::layout::{LayoutError, Range};
+use crate::pmem::Pmem;
 use crate::{Error, Result};
 
 /// Where the host says by what it keeps its time.
@@ -36,6 +37,9 @@ pub struct LoadSpec {
     /// The host's numbers of CPUs that the instance may be given while its kernel runs.
     #[serde(default)]
     pub later_cpus: Vec<u32>,
+    /// Arenas that the kernel finds as persistent memory, `/dev/pmem0` and so on.
+    #[serde(default)]
+    pub pmem: Vec<String>,
 }
 
 /// What was loaded.
@@ -52,6 +56,9 @@ pub struct Loaded {
     /// Of how many CPUs the tables tell; 0 stands for those that the instance has.
     #[serde(default)]
     pub cpus: u32,
+    /// Where the arenas are that the kernel was told of.
+    #[serde(default)]
+    pub pmem: Vec<Range>,
 }
 
 fn read(asked: &str, what: &str, path: &Path) -> Result<Vec<u8>> {
@@ -119,7 +126,13 @@ fn later_cpus(
 }
 
 /// Puts together what [`boot`] has to know.
-fn target(asked: &str, host: &Host, info: &InstanceInfo, later: &[u32]) -> Result<Target> {
+fn target(
+    asked: &str,
+    host: &Host,
+    info: &InstanceInfo,
+    later: &[u32],
+    pmem: &Pmem,
+) -> Result<Target> {
     let machine = host.cpus()?;
     let later_cpus = later_cpus(asked, &machine, info, later)?;
     let host_info = host.info()?;
@@ -138,6 +151,7 @@ fn target(asked: &str, host: &Host, info: &InstanceInfo, later: &[u32]) -> Resul
                 node: memory.node,
             })
             .collect(),
+        pmem: pmem.memory().to_vec(),
         shared: info.shared(),
         cpus: info
             .cpus
@@ -202,7 +216,8 @@ pub fn load(host: &Host, instance: &Instance, spec: &LoadSpec) -> Result<Loaded>
         uarts: &spec.uarts,
         guest: spec.guest,
     };
-    let target = target(&asked, host, &instance.info()?, &spec.later_cpus)?;
+    let pmem = Pmem::hold(host, instance, &spec.pmem)?;
+    let target = target(&asked, host, &instance.info()?, &spec.later_cpus, &pmem)?;
     let prepared = boot::prepare(&target, &recipe).map_err(|error| explain_boot(&asked, &error))?;
     instance.load(&prepared)?;
     Ok(Loaded {
@@ -211,6 +226,42 @@ pub fn load(host: &Host, instance: &Instance, spec: &LoadSpec) -> Result<Loaded>
         argument: prepared.argument,
         command_line: prepared.command_line,
         cpus: (target.cpus.len() + target.later_cpus.len()) as u32,
+        pmem: pmem.ranges(),
+    })
+}
+
+/// Starts what was loaded.
+///
+/// # Errors
+///
+/// Beside those of [`Instance::start_with`]: an arena of `spec` is not granted to the instance, or
+/// is elsewhere than when `loaded` was: then it has to be loaded again.
+pub fn start(
+    host: &Host,
+    instance: &Instance,
+    spec: &LoadSpec,
+    loaded: &Loaded,
+    hang: HangTimeout,
+) -> Result<()> {
+    let pmem = Pmem::hold(host, instance, &spec.pmem)?;
+    if pmem.ranges() != loaded.pmem {
+        return Err(Error::new(
+            format!("cannot start instance \"{}\"", instance.name()),
+            "an arena that its kernel was told of is elsewhere by now",
+        )
+        .advice(format!(
+            "Load it again with 'mkctl load {}'",
+            instance.name()
+        )));
+    }
+    // It may have been given CPUs since it was loaded.
+    let cpus_max = loaded.cpus.max(instance.info()?.cpus.len() as u32);
+    instance.start_with(loaded.argument, hang, cpus_max)?;
+    // What a running instance was granted stays granted, and where it is. Until now somebody could
+    // have revoked it.
+    pmem.confirm(host, instance).inspect_err(|_| {
+        // The error that is reported is the first one.
+        let _ = instance.kill();
     })
 }
 
@@ -228,6 +279,7 @@ mod tests {
             uarts: Vec::new(),
             guest: true,
             later_cpus: Vec::new(),
+            pmem: Vec::new(),
         }
     }
 

@@ -208,6 +208,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Range;
 
     fn record(id: u32) -> Record {
         let spec = LoadSpec {
@@ -218,6 +219,7 @@ mod tests {
             uarts: vec!["ttyS2".parse().unwrap()],
             guest: true,
             later_cpus: Vec::new(),
+            pmem: vec!["data".into()],
         };
         let loaded = Loaded {
             format: "vmlinux".into(),
@@ -225,6 +227,7 @@ mod tests {
             argument: 2,
             command_line: "x".into(),
             cpus: 2,
+            pmem: vec![Range::new(1 << 32, 2 << 20)],
         };
         Record::new(id, spec, loaded)
     }

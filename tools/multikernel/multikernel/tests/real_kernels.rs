@@ -22,6 +22,7 @@ fn target(base: u64) -> Target {
             range: Range::new(base, 256 * MIB),
             node: None,
         }],
+        pmem: Vec::new(),
         shared: Range::new(base + 256 * MIB - 0x20000, 0x20000),
         cpus: vec![cpu(2), cpu(3)],
         later_cpus: Vec::new(),

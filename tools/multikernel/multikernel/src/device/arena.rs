@@ -314,6 +314,7 @@ mod tests {
     #[test]
     fn a_map_ends_where_it_ends() {
         use std::os::fd::AsFd;
+        use std::sync::atomic::Ordering;
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let map = ArenaMap::new(file.as_fd(), 4096, true).unwrap();
@@ -326,6 +327,10 @@ mod tests {
         assert_eq!(map.read(4091, &mut bytes), None);
         let read_only = ArenaMap::new(file.as_fd(), 4096, false).unwrap();
         assert_eq!(read_only.write(0, b"a"), None);
+        assert!(read_only.words().is_none());
+        let words = map.words().unwrap();
+        assert_eq!(words.len(), 512);
+        words[511].store(u64::from_le_bytes(*b"..abcdef"), Ordering::Relaxed);
         assert_eq!(read_only.read(4090, &mut bytes), Some(()));
     }
 }

@@ -56,6 +56,7 @@ impl Spawn {
             uarts: Vec::new(),
             guest: true,
             later_cpus: Vec::new(),
+            pmem: Vec::new(),
         };
         let loaded = load::load(&host, &instance, &spec)?;
         instance.start(loaded.argument)?;
