@@ -19,7 +19,7 @@
 //! Policy only: no `unsafe` here but where C enters Rust. The order of events is that of the boot:
 //! [`early_setup()`] from `setup_arch()`, on one CPU and before any allocator; [`console_setup()`]
 //! from `console_init()`, when memory can be mapped for good; [`device_setup()`] with the other
-//! device initcalls, when all CPUs are up. No locks are held across any of it; state that several
+//! device initcalls, when all CPUs are up; [`sockets_setup()`] after them. No locks are held across any of it; state that several
 //! CPUs touch later is atomic.
 
 use kernel::{
@@ -85,6 +85,12 @@ initcall::initcall!(
     console_setup
 );
 initcall::initcall!(".initcall6.init", "multikernel_guest_device", device_setup);
+#[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+initcall::initcall!(
+    ".initcall7.init",
+    "multikernel_guest_sockets",
+    sockets_setup
+);
 
 /// Finds the shared area and takes over what has to be in place before anything else runs.
 ///
@@ -213,6 +219,14 @@ fn join_link() {
         Ok(()) => pr_info!("link to the host at {:#x}\n", base),
         Err(error) => pr_err!("no link to the host: {:?}\n", error),
     }
+}
+
+/// Has sockets use the link to the host.
+#[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+#[link_section = ".init.text"]
+fn sockets_setup() -> Result {
+    peer::open_host_sockets();
+    Ok(())
 }
 
 /// The host rang this CPU, in whose doorbell interrupt this runs: shows that it is alive.

@@ -168,10 +168,18 @@ pub(crate) fn join_host(region: Region, id: u32, epoch: u32) -> Result {
     let region = Arc::new(region, GFP_KERNEL)?;
     // The host learns nothing new of its own CPUs by being rung where it says.
     let link = join(region, LINK_SIDE_SPAWN, None)?;
-    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
-    vsock::open(&link);
     HOST.populate(link);
     Ok(())
+}
+
+/// Has sockets use the link to the host, if there is one. Not before the device initcalls have run:
+/// one of them sets up the kernel's table of sockets, and the host's processes may have begun to
+/// connect by then.
+#[cfg(all(CONFIG_MULTIKERNEL_GUEST, CONFIG_MULTIKERNEL_VSOCK))]
+pub(crate) fn open_host_sockets() {
+    if let Some(link) = host() {
+        vsock::open(link);
+    }
 }
 
 /// Says that this kernel, a spawn, takes no messages any more. In any context.
