@@ -172,6 +172,7 @@ impl Work<'_> {
                 uarts: Vec::new(),
                 guest: true,
                 later_cpus: Vec::new(),
+                pmem: Vec::new(),
             },
             |record| record.spec,
         );
@@ -181,6 +182,13 @@ impl Work<'_> {
                 "it has a UART, which two kernels cannot use at the same time",
             )
             .advice("Run it with the console of guest support, without --uart"));
+        }
+        if !spec.pmem.is_empty() {
+            return Err(Error::new(
+                cannot(self.name),
+                "it has persistent memory, on which two kernels cannot have a file system mounted",
+            )
+            .advice("Stop it, and load and start the new kernel with the same --pmem"));
         }
         if !spec.guest && args.ready_command.is_none() {
             return Err(Error::new(
