@@ -8,7 +8,7 @@ S := scripts/multikernel
 # Handed to the scripts as they were given: a '$' in CMD is the guest's.
 PASSED := CMD EXTRA CPUS MEM SMP NUMA X2APIC APPEND TIMEOUT ACCEL BOOT KERNEL INITRD \
 	EXPECT_SPLAT QEMU_EXTRA KSRC KVER DEBUG TEST BUILD LINUX_REFRESH SETUP TIME SEED \
-	N ROUND BREAK HANG_MS RUNS BENCH LANE_RUNS
+	N ROUND STAMPS BREAK HANG_MS RUNS BENCH LANE_RUNS
 define pass
 ifneq ($(origin $(1)),undefined)
 override $(1) := $$(value $(1))
@@ -32,7 +32,7 @@ help:
 	@echo 'make vm       boot the host and run CMD="..." there, or a shell; see $(S)/vm for'
 	@echo '              EXTRA, CPUS, MEM, NUMA, X2APIC, APPEND, TIMEOUT, ACCEL, ...'
 	@echo 'make fuzz     random calls for TIME=60 seconds, the same again with SEED=number'
-	@echo 'make soak     crash spawns at random and count what the host loses; N=1000 SEED= TIME=s'
+	@echo 'make soak     crash spawns at random and count what the host loses; N=1000 STAMPS=200 SEED='
 	@echo 'make bench    the table of boot, life-cycle and message times; BENCH=native,vm: messages only'
 	@echo 'make patches  the series in build/series; BUILD=1 builds each of its steps'
 	@echo

@@ -7,6 +7,9 @@
 //! a second spawn work on data that notice any change ([`work`], [`hostwork`], [`sibling`]). After
 //! each round everything that the host has is counted ([`balance`]).
 //!
+//! In further rounds a spawn writes to an arena as it panics, which must show nothing else
+//! ([`stamps`]).
+//!
 //! In a spawn the same program is the first process ([`spawn`]): one file is all there is to its
 //! user space. Documentation/multikernel/testing.rst says more.
 
@@ -20,6 +23,8 @@ mod report;
 mod run;
 mod sibling;
 mod spawn;
+mod stamp;
+mod stamps;
 mod work;
 
 use std::fs;
@@ -43,6 +48,9 @@ struct Args {
     /// How many rounds
     #[arg(long, default_value_t = 100)]
     rounds: u64,
+    /// How many rounds beside them in which a spawn stamps an arena and panics
+    #[arg(long, default_value_t = 0)]
+    stamps: u64,
     /// What all choices follow from [default: the time]
     #[arg(long)]
     seed: Option<u64>,
@@ -115,6 +123,7 @@ fn soak(args: Args) -> Result<bool> {
             more_memory: args.more_memory,
         },
         rounds: args.rounds,
+        stamps: args.stamps,
         only: args.round,
         time: args.time.map(Duration::from_secs),
         hang_ms: args.hang_ms,

@@ -99,6 +99,18 @@ impl Kind {
     /// Those that a kernel without has. By itself it must not end: that resets the machine.
     const STOCK: [(Self, u32); 3] = [(Self::Kill, 1), (Self::KillBoot, 1), (Self::KillPanic, 2)];
 
+    /// Panics of all causes, but for the one that takes long.
+    pub const PANICS: [Self; 8] = [
+        Self::Panic,
+        Self::Sysrq,
+        Self::Null,
+        Self::NullSoftirq,
+        Self::NullIrq,
+        Self::Stack,
+        Self::DoubleFault,
+        Self::PanicSpin,
+    ];
+
     /// What it has to end as.
     pub fn expected(self) -> Expected {
         match self {
@@ -242,7 +254,37 @@ fn memory(rng: &mut fastrand::Rng, mebibytes: RangeInclusive<u64>) -> u64 {
     rng.u64(mebibytes.start() / 2..=mebibytes.end() / 2) * 2 * MIB
 }
 
+/// A round in which a spawn that stamps an arena panics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StampRound {
+    /// From 0.
+    pub number: u64,
+    /// How it ends: by a panic of whatever cause.
+    pub kind: Kind,
+    /// How long it stamps before, in microseconds.
+    pub delay_us: u64,
+}
+
 impl Plan {
+    /// The CPUs of an instance that stamps.
+    pub fn stamp_cpus(&self, group: u64) -> Vec<u32> {
+        let mut rng = generator(self.seed, 3, group);
+        let mut cpus = self.cpus.clone();
+        rng.shuffle(&mut cpus);
+        cpus.truncate(rng.usize(1..=cpus.len().min(3)));
+        cpus
+    }
+
+    /// A round of stamps, from 0.
+    pub fn stamp_round(&self, number: u64) -> StampRound {
+        let mut rng = generator(self.seed, 4, number);
+        StampRound {
+            number,
+            kind: rng.choice(Kind::PANICS).unwrap_or(Kind::Panic),
+            delay_us: rng.u64(0..300_000),
+        }
+    }
+
     fn shape(&self, group: u64) -> Shape {
         let mut rng = generator(self.seed, 1, group);
         let mut cpus = self.cpus.clone();
@@ -344,6 +386,22 @@ mod tests {
             ..plan
         };
         assert!((0..2000).all(|number| without.round(number).shape.kernel != Kernel::Stock));
+    }
+
+    #[test]
+    fn stamps_end_by_panics() {
+        let plan = plan(5);
+        let rounds: Vec<_> = (0..500).map(|number| plan.stamp_round(number)).collect();
+        let kinds: BTreeSet<_> = rounds.iter().map(|round| round.kind).collect();
+        assert_eq!(kinds.len(), Kind::PANICS.len());
+        let panic = Expected::Exactly(State::Crashed, Reason::Panic);
+        assert!(kinds.iter().all(|kind| kind.expected() == panic));
+        assert_eq!(rounds[7], plan.stamp_round(7));
+        for group in 0..20 {
+            let cpus = plan.stamp_cpus(group);
+            let distinct: BTreeSet<_> = cpus.iter().collect();
+            assert!((1..=3).contains(&distinct.len()) && distinct.len() == cpus.len());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::balance::median;
 use crate::plan::Kind;
+use crate::stamps::Stamped;
 
 /// What a round came to.
 #[derive(Clone, Debug)]
@@ -49,6 +50,10 @@ pub struct Report {
     pub rounds: u64,
     /// How long that took.
     pub seconds: f64,
+    /// Rounds of stamps that were asked for.
+    pub stamps_asked: u64,
+    /// What came of them.
+    pub stamps: Stamped,
     /// By kind.
     pub kinds: Vec<Row>,
     /// Whatever was wrong in a round, with its number.
@@ -77,7 +82,8 @@ pub struct Report {
 impl Report {
     /// Whether nothing was wrong.
     pub fn is_clean(&self) -> bool {
-        self.rounds > 0
+        self.rounds + self.stamps.rounds > 0
+            && self.stamps.bad_words == 0
             && self.failures.is_empty()
             && self.leaks.is_empty()
             && self.lost_work.is_empty()
@@ -177,6 +183,18 @@ impl fmt::Display for Report {
              sibling {} steps; the host was late by {:.0} ms at worst",
             self.sibling_work, self.worst_host_delay_ms
         )?;
+        if let Some((least, most)) = self.stamps.stores {
+            writeln!(
+                f,
+                "{} of {} rounds of stamps in {:.0} s, panics after {least} to {most} stores: \
+                 {} words, {} bad",
+                self.stamps.rounds,
+                self.stamps_asked,
+                self.stamps.seconds,
+                self.stamps.words,
+                self.stamps.bad_words
+            )?;
+        }
         if let (Some(free), Some(slab)) = (self.free_kib_per_round, self.slab_kib_per_round) {
             writeln!(
                 f,

@@ -19,6 +19,8 @@ use crate::plan::{Expected, Kind, Plan, Round, MIB};
 use crate::report::{Outcome, Report};
 use crate::sibling::Sibling;
 use crate::spawn;
+use crate::stamp::Frontier;
+use crate::stamps::Stamps;
 
 /// How long a spawn may take to work; a decompressor on a busy machine takes seconds.
 const BOOT: Duration = Duration::from_secs(90);
@@ -42,6 +44,8 @@ const TREND_LIMIT_KIB: f64 = 2.0;
 const TREND_LIMIT_OBJECTS: f64 = 0.5;
 /// How many of its standard deviations a trend has to be off to be no chance.
 const SURE: f64 = 4.0;
+/// The part of the time that stamps may take: one of so many.
+const STAMPS_PART: u32 = 3;
 /// Looks before the host is in its stride, and those without which there is no trend.
 const WARM_UP: usize = 2;
 const LOOKS: usize = 6;
@@ -69,6 +73,8 @@ pub struct Settings {
     pub plan: Plan,
     /// How many are played.
     pub rounds: u64,
+    /// How many rounds of stamps are played before them.
+    pub stamps: u64,
     /// Only this one.
     pub only: Option<u64>,
     /// No round begins later than this.
@@ -359,6 +365,62 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Plays the rounds of stamps, in a part of the time that there is; returns how many lines were
+    /// printed.
+    fn stamp(&mut self, start: Instant) -> Result<u64> {
+        let settings = self.settings;
+        if settings.stamps == 0 {
+            return Ok(0);
+        }
+        let mut stamps = Stamps::new(self.host, self.files, &settings.plan, settings.hang_ms)?;
+        let mut stopped = false;
+        for number in 0..settings.stamps {
+            let line = number + 1;
+            let late = settings
+                .time
+                .is_some_and(|time| start.elapsed() > time / STAMPS_PART);
+            if late || stopped {
+                let why = if late { "no time left" } else { "given up" };
+                println!("ok {line} stamps {number} # SKIP {why}");
+                continue;
+            }
+            match stamps.play(number) {
+                Ok((kind, Frontier { pass, word, bad })) => {
+                    let ok = if bad == 0 && pass + word as u64 > 0 {
+                        "ok"
+                    } else {
+                        let what = format!("stamps {number}, {kind}: {bad} bad words");
+                        self.report.failures.push(what);
+                        "not ok"
+                    };
+                    println!(
+                        "{ok} {line} stamps {number} {kind}: pass {pass}, word {word}, {bad} bad"
+                    );
+                }
+                Err(error) => {
+                    println!("not ok {line} stamps {number}\n# {error}");
+                    self.report
+                        .failures
+                        .push(format!("stamps {number}: {error}"));
+                    stopped = true;
+                }
+            }
+        }
+        let line = settings.stamps + 1;
+        let seen = stamps.words_are_checked()?;
+        let ok = if seen { "ok" } else { "not ok" };
+        println!("{ok} {line} a word of the arena that is changed is seen");
+        if !seen {
+            let what = "a word that was changed is not seen".to_owned();
+            self.report.failures.push(what);
+        }
+        self.report.stamps = stamps.finish()?;
+        let found = self.base.differences(&Exact::look(self.host)?);
+        let leaks = found.iter().map(|what| format!("after the stamps: {what}"));
+        self.report.leaks.extend(leaks);
+        Ok(line)
+    }
+
     fn sabotage(&mut self) -> Result<()> {
         let keep = |name: &str, bytes: &[u8]| -> std::io::Result<()> {
             let path = self.settings.folder.join(name);
@@ -482,6 +544,7 @@ pub fn run(host: &Host, files: &Files, settings: &Settings) -> Result<Report> {
         report: Report {
             seed,
             rounds_asked: settings.rounds,
+            stamps_asked: settings.stamps,
             ..Report::default()
         },
         outcomes: Vec::new(),
@@ -491,9 +554,10 @@ pub fn run(host: &Host, files: &Files, settings: &Settings) -> Result<Report> {
         Some(number) => number..number + 1,
         None => 0..settings.rounds,
     };
-    println!("TAP version 13\n1..{}", numbers.end - numbers.start + 3);
+    let lines = numbers.end - numbers.start + settings.stamps + u64::from(settings.stamps > 0);
+    println!("TAP version 13\n1..{}", lines + 3);
     println!("# seed {seed}: SEED={seed} ROUND=n replays round n");
-    let mut line = 0;
+    let mut line = run.stamp(start)?;
     let mut stopped = false;
     for number in numbers {
         line += 1;
@@ -556,7 +620,7 @@ fn finish(mut run: Run<'_>, before: &Exact, start: Instant, mut line: u64) -> Re
     };
     result("the host has what it had", &report.leaks);
     result("no work was lost", &report.lost_work);
-    let played = if report.rounds == 0 {
+    let played = if report.rounds + report.stamps.rounds == 0 {
         vec!["none".to_owned()]
     } else {
         Vec::new()

@@ -15,16 +15,19 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use multikernel::device::Arena;
 use rustix::mount::{mount, MountFlags};
 use rustix::system::{reboot, RebootCommand};
 use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions};
 
 use crate::clock::tsc;
 use crate::cpio::Archive;
+use crate::stamp::stamp;
 use crate::work::Work;
 
 /// Pages of each worker's table.
@@ -34,6 +37,8 @@ const BATCH: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Where debugfs is.
 const DEBUGFS: &str = "/debug";
+/// Where the devices are that the kernel knows.
+const DEVICES: &str = "/devices";
 /// Bytes by which memory is used up.
 const PIECE: usize = 1 << 20;
 
@@ -47,7 +52,7 @@ pub const DELAY_US: &str = "soak.delay_us=";
 /// The initial ram file system in which this program is the first process.
 pub fn initrd(program: &[u8]) -> Vec<u8> {
     let mut archive = Archive::default();
-    for folder in ["dev", "proc", "sbin", &DEBUGFS[1..]] {
+    for folder in ["dev", "proc", "sbin", &DEBUGFS[1..], &DEVICES[1..]] {
         archive.folder(folder);
     }
     archive.device("dev/console", 5, 1);
@@ -118,6 +123,18 @@ fn announced_fault(kind: &str, seed: &str) {
     }
 }
 
+/// Begins to stamp an arena.
+fn stamp_arena(name: String) {
+    thread::spawn(move || {
+        let device = Path::new(DEVICES).join("multikernel");
+        let map = Arena::open_at(&device, &name, false).and_then(|arena| arena.map());
+        match map {
+            Ok(map) => stamp(map.words().unwrap_or_default()),
+            Err(error) => say(&format!("alive: {error}")),
+        }
+    });
+}
+
 /// Opens the console; `None` where there is none that takes input.
 fn open_console() -> Option<File> {
     let console = File::options()
@@ -143,6 +160,7 @@ fn serve(console: File, first: &Mutex<Work>) {
                 say(&format!("report {} {:#x}", progress.steps, progress.sum));
             }
             ["fault", kind, seed] => announced_fault(kind, seed),
+            ["stamp", arena] => stamp_arena(arena.to_owned()),
             ["spoil"] => lock(first).spoil(),
             _ => say(&format!("alive: not understood: {line:?}")),
         }
@@ -150,8 +168,12 @@ fn serve(console: File, first: &Mutex<Work>) {
 }
 
 fn mount_all() {
-    for (kind, at) in [("proc", "/proc"), ("debugfs", DEBUGFS)] {
-        // Without debugfs it is not asked for faults that need it.
+    for (kind, at) in [
+        ("proc", "/proc"),
+        ("debugfs", DEBUGFS),
+        ("devtmpfs", DEVICES),
+    ] {
+        // Without the last two it is not asked for what needs them.
         let _ = mount(kind, at, kind, MountFlags::empty(), None);
     }
     // Else lines are dropped when there are many.

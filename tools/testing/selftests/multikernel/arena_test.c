@@ -9,9 +9,6 @@
  *				opens it "rw" or "ro", which is to end so
  * arena_test refused NAME [ro]	what cannot be done with an open arena
  * arena_test large NAME	large pages are used
- * arena_test stamp NAME	writes word after word, and begins again, for ever
- * arena_test frontier NAME	sees whether every word is as stamp wrote it, up to
- *				one place, and older from there on
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -250,39 +247,6 @@ static int large(const char *name)
 	return took > (long)(bytes / LARGE) + 16;
 }
 
-/* Numbers count from 1, over all rounds. */
-static void stamp(const char *name)
-{
-	__u64 words, i, number = 0;
-	__u64 *arena = map_arena(name, PROT_READ | PROT_WRITE, &words);
-
-	printf("stamping\n");
-	fflush(stdout);
-	for (;;)
-		for (i = 0; i < words; i++)
-			store(&arena[i], ++number);
-}
-
-static int see_frontier(const char *name)
-{
-	__u64 words, round, end, bad = 0, i;
-	__u64 *arena = map_arena(name, PROT_READ, &words);
-
-	if (!load(&arena[0])) {
-		printf("nothing was written\n");
-		return 1;
-	}
-	/* The round that was being written; it had come to @end. */
-	round = (load(&arena[0]) - 1) / words;
-	for (end = 0; end < words && load(&arena[end]) == round * words + end + 1; end++)
-		;
-	for (i = end; i < words; i++)
-		if (load(&arena[i]) != (round ? (round - 1) * words + i + 1 : 0))
-			bad++;
-	printf("round %llu, frontier at word %llu of %llu, %llu bad\n", round, end, words, bad);
-	return bad || !end;
-}
-
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[1] : "", *name = argc > 2 ? argv[2] : "";
@@ -290,8 +254,6 @@ int main(int argc, char **argv)
 
 	if (!strcmp(what, "fill") && argc == 4)
 		fill(name, strtoull(argv[3], NULL, 0));
-	else if (!strcmp(what, "stamp"))
-		stamp(name);
 	else if (!strcmp(what, "verify") && argc == 4)
 		result = verify(name, strtoull(argv[3], NULL, 0));
 	else if (!strcmp(what, "open") && argc == 5)
@@ -300,8 +262,6 @@ int main(int argc, char **argv)
 		result = refused(name, argc > 3);
 	else if (!strcmp(what, "large"))
 		result = large(name);
-	else if (!strcmp(what, "frontier"))
-		result = see_frontier(name);
 	else
 		fail("arena_test: no such case");
 	return result;
