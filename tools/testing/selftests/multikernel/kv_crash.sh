@@ -11,7 +11,7 @@
 # KV_SEED in the environment repeats the instants of another run, as far as they
 # follow from it.
 #
-# vm: CPUS=4 MEM=2300M TIMEOUT=900 BOOT="bzImage vmlinux kv.cpio.gz"
+# vm: CPUS=4 MEM=2300M TIMEOUT=900 BOOT="bzImage vmlinux kv.cpio.gz mkkv"
 #
 # Functions are called by check, and quoted commands are for other shells:
 # shellcheck disable=SC2016,SC2317
@@ -21,6 +21,7 @@
 
 [ -f /boot/kv.cpio.gz ] || skip_all "there is no /boot/kv.cpio.gz"
 [ -x /usr/bin/socat ] || skip_all "there is no socat"
+PATH=$PATH:/boot
 plan 31
 
 crashes=6
