@@ -323,7 +323,9 @@ fn accept(args: &AcceptArgs) -> Result<()> {
     };
     // Whoever started this knows now that only that step is missing.
     println!("accepted session \"{}\"", args.name);
-    io::stdout().flush().map_err(|error| refused(error.to_string()))?;
+    io::stdout()
+        .flush()
+        .map_err(|error| refused(error.to_string()))?;
     match session.wait(hold.0)? {
         Offer::Committed => {
             print_entries(&entries);

@@ -12,9 +12,7 @@ use serde::Serialize;
 use super::call::{Call, Callee, Peer};
 use super::event::{self, EventRead};
 use super::link::explain_connect;
-use super::{
-    cpus, syscall, CpuInfo, HangTimeout, LinkStats, MemoryInfo, Reason, SharedMap, State,
-};
+use super::{cpus, syscall, CpuInfo, HangTimeout, LinkStats, MemoryInfo, Reason, SharedMap, State};
 use crate::boot::Prepared;
 use crate::explain::explain;
 use crate::layout::Range;
