@@ -142,6 +142,8 @@ pub enum Action {
     /// It does not: the call is interrupted, or times out. Whether the host has made the step, or
     /// will, it does not know.
     GiveUp(Side),
+    /// The host commits for who has accepted: an upgrade.
+    CommitFor(Side),
     /// The owner changes the entries.
     Change(Side),
     /// A kernel ends, whichever way, and the host sees it.
@@ -192,7 +194,13 @@ impl HandOver {
             Role::Owner | Role::Former => vec![],
             Role::Offering(0) => vec![Step::Offer, Step::Abort(0)],
             Role::Offering(ticket) => vec![Step::Offer, Step::Abort(ticket), Step::Look(ticket)],
-            Role::Adopter(ticket, _) => vec![Step::Commit(ticket), Step::Abort(ticket)],
+            Role::Adopter(ticket, _) => {
+                vec![
+                    Step::Commit(ticket),
+                    Step::Abort(ticket),
+                    Step::Look(ticket),
+                ]
+            }
         }
     }
 
@@ -224,7 +232,8 @@ impl HandOver {
             }
             Step::Abort(ticket) => host.abort(by, ticket).ok().map(|()| Answer::Aborted),
             Step::Look(ticket) => match host.outcome(by, ticket) {
-                Ok(Outcome::Committed) | Err(_) => Some(Answer::Committed),
+                Ok(Outcome::Committed) => Some(Answer::Committed),
+                Err(_) => None,
                 Ok(Outcome::Aborted) => Some(Answer::Aborted),
                 Ok(Outcome::Offered | Outcome::Accepted) => Some(Answer::Pending),
             },
@@ -247,8 +256,11 @@ impl HandOver {
             (Step::Commit(_), None, _) => Role::Former,
             (Step::Abort(_), Some(_), Role::Offering(_)) => Role::Owner,
             (Step::Abort(_), _, _) => Role::Former,
-            (Step::Look(_), Some(Answer::Committed), _) => Role::Former,
+            (Step::Look(_), Some(Answer::Pending), role) => role,
+            (Step::Look(_), Some(Answer::Committed), Role::Adopter(..)) => Role::Owner,
+            (Step::Look(_), _, Role::Adopter(..)) => Role::Former,
             (Step::Look(_), Some(Answer::Aborted), _) => Role::Owner,
+            (Step::Look(_), _, _) => Role::Former,
             (_, _, role) => role,
         };
     }
@@ -285,6 +297,10 @@ impl Model for HandOver {
             }
             if state.ends < self.ends {
                 actions.push(Action::End(side));
+            }
+            let offer = state.ownership.offer_made();
+            if offer.is_some_and(|it| it.to == Party::Instance(side) && it.accepted) {
+                actions.push(Action::CommitFor(side));
             }
             actions.extend((0..kernel.loose.len()).map(|at| Action::Late(side, at)));
             let room = kernel.loose.len() < LOOSE_MAX;
@@ -367,6 +383,10 @@ impl Model for HandOver {
                     kernel.role = Role::Owner;
                 }
                 kernel.pending = None;
+            }
+            Action::CommitFor(side) => {
+                let ticket = state.ownership.offers();
+                Self::decide(&mut state, side, Step::Commit(ticket))?;
             }
             Action::Change(side) => {
                 let owner = state.ownership.owner() == Party::Instance(side);
