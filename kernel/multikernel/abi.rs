@@ -529,7 +529,8 @@ pub const CPUS_MAY_START: u32 = 1;
 /// online, ENODEV if the spawn's tables do not have one of them, or why one could not be started.
 pub const CPUS_ADDED: u32 = 2;
 
-/// What is asked of [`PORT_CPUS`], behind its [`CallHeader`]; `count` APIC ids of four bytes follow.
+/// What is asked of [`PORT_CPUS`], behind its [`CallHeader`]; `count` APIC ids, four bytes each,
+/// follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct CpusRequest {

@@ -57,8 +57,8 @@ struct Gift<'a> {
 impl<'a> Gift<'a> {
     /// # Errors
     ///
-    /// `EINVAL` if there is none or one is named twice, `ENODEV` if this kernel can have no such CPU,
-    /// `ENOMEM`.
+    /// `EINVAL` if there is none or one is named twice, `ENODEV` if this kernel can have no such
+    /// CPU, `ENOMEM`.
     fn new(numbers: &'a [u32]) -> Result<Self> {
         let twice = |(i, cpu): (usize, &u32)| numbers.iter().take(i).any(|other| other == cpu);
         if numbers.is_empty() || numbers.iter().enumerate().any(twice) {

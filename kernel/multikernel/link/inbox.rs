@@ -136,7 +136,8 @@ struct CpuInbox {
     /// Whether CPU 0 looks after it.
     orphaned: Atomic<bool>,
     /// Whether this kernel, a spawn, was given the CPU while it ran. Other spawns may not know its
-    /// APIC id, and would not ring it: CPU 0 looks after their messages to it, as after an orphan's.
+    /// APIC id, and would not ring it: CPU 0 looks after their messages to it, as after those to
+    /// an orphan.
     late: Atomic<bool>,
     /// When a doorbell is looked at next, CLOCK_MONOTONIC in nanoseconds; 0 for at once.
     next_look: Atomic<u64>,

@@ -31,8 +31,8 @@ use crate::{cpu, instance, run};
 
 /// How often to look whether the new kernel is up.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// For how long a new kernel must have answered that is not asked for more: its user space, of which
-/// nothing is known, may end it at once.
+/// For how long a new kernel must have answered that is not asked for more: its user space, of
+/// which nothing is known, may end it at once.
 const SETTLING: Duration = Duration::from_secs(2);
 /// Lines of the new kernel's console that are shown when it does not come up.
 const LAST_LINES: usize = 12;
@@ -503,7 +503,12 @@ impl Work<'_> {
                 .collect();
             println!(
                 "{}",
-                json!({ "name": self.name, "id": new.id(), "old_id": self.state.old, "seconds": steps })
+                json!({
+                    "name": self.name,
+                    "id": new.id(),
+                    "old_id": self.state.old,
+                    "seconds": steps,
+                })
             );
         }
         by_hand.map(|_| ())

@@ -30,8 +30,8 @@
 //! | [`abi`] | the layouts that two kernels share, from the kernel's own source |
 //!
 //! Only [`device`] and [`port`] make system calls about instances; `image`, `layout`, `acpi`,
-//! `bootparams`, `cmdline`, `boot`, `shared`, `restart`, `pool`, `upgrade` and `spec` do no input or
-//! output at all.
+//! `bootparams`, `cmdline`, `boot`, `shared`, `restart`, `pool`, `upgrade` and `spec` do no input
+//! or output at all.
 
 #[path = "../../../../kernel/multikernel/abi.rs"]
 pub mod abi;

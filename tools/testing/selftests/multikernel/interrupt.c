@@ -119,7 +119,7 @@ int main(int argc, char **argv)
 	}
 	within = argc > 4 && !strcmp(argv[1], "within");
 	if (!within && (argc < 4 || strcmp(argv[1], "before"))) {
-		fprintf(stderr, "interrupt [from IOCTL] count|before N|within N MICROSECONDS COMMAND...\n");
+		fprintf(stderr, "interrupt [from IOCTL] count|before N|within N US COMMAND...\n");
 		return 2;
 	}
 	wanted = strtol(argv[2], NULL, 10);

@@ -41,7 +41,8 @@ runs_on() {
 
 # pinned NAME CPU: a process pinned to that CPU of the spawn computes there.
 pinned() {
-	told "$1" 60 "taskset $((1 << $2)) sh -c 'i=0; while [ \$i -lt 2000 ]; do i=\$((i + 1)); done
+	told "$1" 60 "taskset $((1 << $2)) sh -c 'i=0
+		while [ \$i -lt 2000 ]; do i=\$((i + 1)); done
 		set -- \$(cat /proc/self/stat); shift 38; [ \$1 = $2 ]'"
 }
 
@@ -96,8 +97,8 @@ interrupted_upgrade() {
 kill_once() {
 	before=$(id web)
 	# shellcheck disable=SC2086 # several words
-	./interrupt $2 before "$3" mkctl upgrade web --kernel "$kernel" --timeout 120 --ready 'count: 3 ' \
-		>"$work/verb" 2>&1
+	./interrupt $2 before "$3" mkctl upgrade web --kernel "$kernel" --timeout 120 \
+		--ready 'count: 3 ' >"$work/verb" 2>&1
 	status=$?
 	echo "$2 before $3: status $status: $(cat "$work/verb")"
 	[ "$status" -lt 2 ] && is web running || return 1
@@ -117,8 +118,8 @@ kill_once() {
 
 killed_often() {
 	finished=0
-	all=$(./interrupt count mkctl upgrade web --kernel "$kernel" --timeout 120 --ready 'count: 3 ' |
-		tail -n 1)
+	all=$(./interrupt count mkctl upgrade web --kernel "$kernel" --timeout 120 \
+		--ready 'count: 3 ' | tail -n 1)
 	last=$(./interrupt from 0xb94e count mkctl upgrade web --kernel "$kernel" --timeout 120 \
 		--ready 'count: 3 ' | tail -n 1)
 	echo "$all calls, $last from the exchange of names on"
@@ -221,8 +222,8 @@ check "with as many CPUs" has_cpus web 5,3
 check "which it runs on" runs_on web 2
 check "its workload counts" goes_on web
 check "its other CPU is the host's" host_has 2
-check "a second time, as JSON" sh -c "mkctl upgrade web --kernel $kernel --json --ready 'count: 3 ' \
-	--timeout 120 >$work/json"
+check "a second time, as JSON" sh -c "mkctl upgrade web --kernel $kernel --json \
+	--ready 'count: 3 ' --timeout 120 >$work/json"
 check "... with the times of all steps" awk '/"answers":[0-9.]*,"committed":[0-9.]*,"cpus"/ &&
 	/"removed"/ && /"started"/ && /"stopped"/ && /"up"/ { found = 1 } END { exit !found }' \
 	"$work/json"
@@ -246,8 +247,9 @@ check "... which changes nothing" unchanged "$old" "$epoch"
 check "a file that is no kernel is an error" fails "cannot be used as a kernel" \
 	mkctl upgrade web --kernel ./ktap.sh
 check "no spare CPU is an error" sh -c "mkctl create hog --cpus 1,2,4 --memory 32M >/dev/null ||
-	mkctl create hog --cpus 1,2,5 --memory 32M >/dev/null; mkctl ps; mkctl upgrade web --kernel $kernel \
-	2>&1 | grep 'no CPU to spare'"
+	mkctl create hog --cpus 1,2,5 --memory 32M >/dev/null
+	mkctl ps
+	mkctl upgrade web --kernel $kernel 2>&1 | grep 'no CPU to spare'"
 mkctl rm hog >/dev/null
 check "no memory is an error" fails "so much memory" upgrade --memory 8G
 check "a signal undoes it" interrupted_upgrade
@@ -265,8 +267,7 @@ check "there is one instance, and it counts" goes_on web
 
 mkctl arena create data 2M >/dev/null
 mkctl arena grant data web
-mkctl create peer --cpus "$(cut -d- -f1 "$cpu/online" | sed 's/.*,//; s/^0$/1/')" --memory 32M \
-	>/dev/null
+mkctl create peer --cpus 1 --memory 32M >/dev/null
 mkctl link web peer >/dev/null
 check "with an arena, and a link, it is upgraded" upgrade --ready 'count: 3 '
 check "the arena is granted to it" sh -c "mkctl arena ls | grep -q 'data .* web\$'"
@@ -275,13 +276,13 @@ mkctl rm peer >/dev/null
 mkctl rm --force web >/dev/null
 check "both go with it" not sh -c "mkctl arena ls | grep -q 'data .* web'"
 mkctl arena rm data >/dev/null
-mkctl run --kernel "$kernel" --initrd "$work/workload.cpio.gz" --append spawn.run=/workload --cpus 2-3 \
-	--memory 96M --name web --restart always >"$work/supervisor" 2>&1 &
+mkctl run --kernel "$kernel" --initrd "$work/workload.cpio.gz" --append spawn.run=/workload \
+	--cpus 2-3 --memory 96M --name web --restart always >"$work/supervisor" 2>&1 &
 supervisor=$!
 check "a supervised one counts" wait_for 60 reached web 3
 check "it is upgraded" upgrade --ready 'count: 3 '
-check "its supervisor turns to the new one" wait_for 20 grep -q "was upgraded, and is id $(id web)" \
-	"$work/supervisor"
+check "its supervisor turns to the new one" wait_for 20 \
+	grep -q "was upgraded, and is id $(id web)" "$work/supervisor"
 echo 'echo c >/proc/sysrq-trigger' | mkctl console web --linger 100 >/dev/null 2>&1
 check "which is started again when it panics" wait_for 60 epoch_is web 2
 check "... with its CPUs" wait_for 60 runs_on web 2
