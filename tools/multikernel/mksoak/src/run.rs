@@ -293,13 +293,17 @@ impl<'a> Run<'a> {
             self.give_back(round.number)?;
         }
 
+        self.look_at_work(&format!("round {}", round.number))?;
+        Ok(outcome)
+    }
+
+    /// Sees whether the host's and the sibling's work goes on, after what the words say.
+    fn look_at_work(&mut self, after: &str) -> Result<()> {
         let mut lost = self.work.check();
         lost.extend(self.sibling.check()?);
-        let lost = lost
-            .iter()
-            .map(|what| format!("round {}: {what}", round.number));
+        let lost = lost.iter().map(|what| format!("{after}: {what}"));
         self.report.lost_work.extend(lost);
-        Ok(outcome)
+        Ok(())
     }
 
     fn play_victim(&mut self, round: &Round, outcome: &mut Outcome) -> Result<()> {
@@ -405,6 +409,7 @@ impl<'a> Run<'a> {
                     stopped = true;
                 }
             }
+            self.look_at_work(&format!("stamps {number}"))?;
         }
         let line = settings.stamps + 1;
         let seen = stamps.words_are_checked()?;
