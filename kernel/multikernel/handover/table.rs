@@ -499,3 +499,200 @@ fn in_force(memory: &impl Memory) -> Result<(usize, u64, usize), Refusal> {
     }
     Ok((slot, generation, count))
 }
+
+#[cfg(CONFIG_MULTIKERNEL_KUNIT_TEST)]
+#[kunit_tests(multikernel_session_table)]
+mod tests {
+    use super::*;
+    use core::cell::RefCell;
+
+    const NAME: [u8; NAME_LENGTH] = [b'n'; NAME_LENGTH];
+
+    /// Memory that nobody else writes to.
+    struct Bytes(RefCell<KVec<u8>>);
+
+    impl Bytes {
+        fn new(size: u64) -> Result<Self> {
+            let bytes = KVec::from_elem(0xa5, size as usize, GFP_KERNEL)?;
+            Ok(Self(RefCell::new(bytes)))
+        }
+    }
+
+    impl Memory for Bytes {
+        fn size(&self) -> u64 {
+            self.0.borrow().len() as u64
+        }
+
+        fn read(&self, offset: u64, to: &mut [u8]) -> Result {
+            let bytes = self.0.borrow();
+            let from = bytes
+                .get(offset as usize..)
+                .and_then(|it| it.get(..to.len()));
+            to.copy_from_slice(from.ok_or(EINVAL)?);
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, from: &[u8]) -> Result {
+            let mut bytes = self.0.borrow_mut();
+            let to = bytes.get_mut(offset as usize..);
+            let to = to.and_then(|it| it.get_mut(..from.len())).ok_or(EINVAL)?;
+            to.copy_from_slice(from);
+            Ok(())
+        }
+
+        fn store(&self, offset: u64, value: u64) -> Result {
+            self.write(offset, &value.to_le_bytes())
+        }
+    }
+
+    fn key(number: usize) -> Result<Key> {
+        let mut field = [0; SESSION_KEY_LENGTH];
+        // Two bytes that are not zero.
+        let digits = [number & 0x7f, number >> 7].map(|it| it as u8 + 1);
+        put(&mut field, 0, &digits);
+        Key::new(&field)
+    }
+
+    #[test]
+    fn put_replaced_and_deleted() -> Result {
+        let memory = Bytes::new(SESSION_DATA + 4 * PAGE)?;
+        let mut table = Table::format(&memory, &NAME)?;
+        let first = table.place(key(0)?, Kind::Bytes, 0)?;
+        assert_eq!(first.offset, SESSION_DATA);
+        table.publish(&memory, first)?;
+        let pages = table.place(key(1)?, Kind::Pages, 2 * PAGE)?;
+        assert_eq!(pages.offset, SESSION_DATA + PAGE);
+        table.publish(&memory, pages)?;
+        assert_eq!(table.place(key(1)?, Kind::Pages, 2 * PAGE), Err(ENOSPC));
+        assert_eq!(table.place(key(2)?, Kind::Pages, PAGE + 1), Err(EINVAL));
+        assert_eq!(table.place(key(2)?, Kind::Pages, 0), Err(EINVAL));
+        let longest = SESSION_BYTES_MAX;
+        assert_eq!(table.place(key(2)?, Kind::Bytes, longest), Err(ENOSPC));
+        assert_eq!(table.place(key(2)?, Kind::Bytes, longest + 1), Err(EINVAL));
+        assert_eq!(table.place(key(2)?, Kind::Memfd, u64::MAX), Err(ENOSPC));
+        // Beside the one that it replaces, in which nothing changes before.
+        let again = table.place(key(0)?, Kind::Bytes, 64)?;
+        assert_eq!(again.offset, first.offset + 64);
+        table.publish(&memory, again)?;
+        let found = Table::read(&memory, &NAME).map_err(Refusal::errno)?;
+        assert_eq!(found.entries(), &[again, pages]);
+        table.delete(&memory, &key(0)?)?;
+        assert_eq!(table.delete(&memory, &key(0)?), Err(ENOENT));
+        let found = Table::read(&memory, &NAME).map_err(Refusal::errno)?;
+        assert_eq!(found.entries(), &[pages]);
+        Ok(())
+    }
+
+    #[test]
+    fn no_more_entries_than_there_can_be() -> Result {
+        let memory = Bytes::new(SESSION_DATA + 1024 * UNIT)?;
+        let mut table = Table::format(&memory, &NAME)?;
+        for number in 0..SESSION_ENTRIES_MAX {
+            let entry = table.place(key(number)?, Kind::Bytes, 1)?;
+            table.publish(&memory, entry)?;
+        }
+        let more = key(SESSION_ENTRIES_MAX)?;
+        assert_eq!(table.place(more, Kind::Bytes, 1), Err(ENOSPC));
+        let entry = table.place(key(5)?, Kind::Bytes, 2)?;
+        table.publish(&memory, entry)?;
+        let found = Table::read(&memory, &NAME).map_err(Refusal::errno)?;
+        assert_eq!(found.entries(), table.entries());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_refused() -> Result {
+        let memory = Bytes::new(SESSION_DATA + 4 * PAGE)?;
+        let refusal = || Table::read(&memory, &NAME).err();
+        assert_eq!(refusal(), Some(Refusal::Incompatible));
+        let mut table = Table::format(&memory, &NAME)?;
+        for number in 0..2 {
+            let entry = table.place(key(number)?, Kind::Bytes, 1)?;
+            table.publish(&memory, entry)?;
+        }
+        assert_eq!(refusal(), None);
+        let head = place_of_head(table.slot);
+        let (entry, next) = (place_of(table.slot, 0), place_of(table.slot, 1));
+        let other = place_of_head(table.slot ^ 1);
+        let in_entry = |offset: usize| entry + offset as u64;
+        for (offset, value, expected) in [
+            (0, 0x31, Refusal::Incompatible),
+            (
+                offset_of!(SessionHeader, bytes) as u64 + 7,
+                1,
+                Refusal::Header,
+            ),
+            (
+                offset_of!(SessionHeader, reserved) as u64,
+                1,
+                Refusal::Reserved,
+            ),
+            (offset_of!(SessionHeader, name) as u64, 1, Refusal::Header),
+            (head, table.generation as u8 - 1, Refusal::Generation),
+            (
+                head + offset_of!(SessionTable, count) as u64 + 1,
+                2,
+                Refusal::Count,
+            ),
+            (
+                head + offset_of!(SessionTable, reserved) as u64,
+                1,
+                Refusal::Reserved,
+            ),
+            (head + HEAD_BYTES as u64 - 1, 1, Refusal::Reserved),
+            (entry, 0, Refusal::Key),
+            (entry + 63, 1, Refusal::Key),
+            (next, 1, Refusal::Key),
+            (in_entry(offset_of!(SessionEntry, kind)), 0, Refusal::Kind),
+            (in_entry(offset_of!(SessionEntry, kind)), 4, Refusal::Kind),
+            (
+                in_entry(offset_of!(SessionEntry, kind)),
+                SESSION_PAGES as u8,
+                Refusal::Place,
+            ),
+            (
+                in_entry(offset_of!(SessionEntry, reserved)),
+                1,
+                Refusal::Reserved,
+            ),
+            (in_entry(ENTRY_BYTES - 1), 1, Refusal::Reserved),
+            (
+                in_entry(offset_of!(SessionEntry, offset)),
+                1,
+                Refusal::Place,
+            ),
+            (
+                in_entry(offset_of!(SessionEntry, offset)),
+                64,
+                Refusal::Place,
+            ),
+            (
+                in_entry(offset_of!(SessionEntry, offset) + 7),
+                0xff,
+                Refusal::Place,
+            ),
+            (
+                in_entry(offset_of!(SessionEntry, length)),
+                65,
+                Refusal::Place,
+            ),
+            (
+                in_entry(offset_of!(SessionEntry, length) + 7),
+                0xff,
+                Refusal::Place,
+            ),
+        ] {
+            let mut before = [0];
+            memory.read(offset, &mut before)?;
+            memory.write(offset, &[value])?;
+            assert_eq!(refusal(), Some(expected));
+            memory.write(offset, &before)?;
+        }
+        // What is not in force may say anything.
+        memory.write(other + 8, &[0xff; 1000])?;
+        assert_eq!(refusal(), None);
+        memory.store(other, table.generation)?;
+        assert_eq!(refusal(), Some(Refusal::Generation));
+        Ok(())
+    }
+}

@@ -23,10 +23,14 @@ use crate::{
 const SLOTS_MAX: usize = 64;
 
 /// Bytes that decide; when they have run out, zeroes.
-struct Input<'a>(Cell<&'a [u8]>);
+pub(crate) struct Input<'a>(Cell<&'a [u8]>);
 
-impl Input<'_> {
-    fn byte(&self) -> u8 {
+impl<'a> Input<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(Cell::new(bytes))
+    }
+
+    pub(crate) fn byte(&self) -> u8 {
         let Some((first, rest)) = self.0.get().split_first() else {
             return 0;
         };
@@ -34,11 +38,11 @@ impl Input<'_> {
         *first
     }
 
-    fn number(&self, bytes: usize) -> u64 {
+    pub(crate) fn number(&self, bytes: usize) -> u64 {
         (0..bytes).fold(0, |sum, _| sum << 8 | u64::from(self.byte()))
     }
 
-    fn pick<T: Copy>(&self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&self, from: &[T]) -> T {
         from[usize::from(self.byte()) % from.len()]
     }
 
@@ -203,7 +207,7 @@ pub fn slots_of(length: usize) -> usize {
 
 /// A receiver whose sender does what it likes.
 pub fn sender_against_receiver(bytes: &[u8]) {
-    let input = &Input(Cell::new(bytes));
+    let input = &Input::new(bytes);
     let memory = &Memory::new(input);
     let start = input.position();
     let mut sender = Sender::at(memory, memory.shape, start);
@@ -338,7 +342,7 @@ fn judge_message(
 
 /// A sender whose receiver does what it likes.
 pub fn receiver_against_sender(bytes: &[u8]) {
-    let input = &Input(Cell::new(bytes));
+    let input = &Input::new(bytes);
     let memory = &Memory::new(input);
     let start = input.position();
     memory.head.set(start);
@@ -403,7 +407,7 @@ pub fn receiver_against_sender(bytes: &[u8]) {
 
 /// Lanes that are taken back from a program that did what it likes in them, as does the other side.
 pub fn program_against_recovery(bytes: &[u8]) {
-    let input = &Input(Cell::new(bytes));
+    let input = &Input::new(bytes);
     let memory = &Memory::new(input);
     let start = input.position();
     memory.head.set(start);
@@ -496,7 +500,7 @@ fn judge_stores(log: &[Access], tail: u64, needed: usize, slots: usize) {
 
 /// A link whose header says anything.
 pub fn header_against_layout(bytes: &[u8]) {
-    let input = &Input(Cell::new(bytes));
+    let input = &Input::new(bytes);
     let mut sides = [0, 1].map(|_| abi::LinkSide {
         id: input.number(2) as u32,
         cpus: input.number(2) as u32 % 520,

@@ -18,6 +18,7 @@ pub mod handover;
 pub mod image;
 
 pub mod hostile;
+pub mod hostile_session;
 
 // What Rust asks of a library that strangers use is not asked of a module inside the kernel.
 #[allow(clippy::len_without_is_empty, clippy::new_without_default)]
