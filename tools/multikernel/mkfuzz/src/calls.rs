@@ -35,6 +35,9 @@ plain! {
     multikernel_arena multikernel_ioctl_arena_create multikernel_ioctl_arena_open
     multikernel_ioctl_arena_remove multikernel_ioctl_arena_grant multikernel_ioctl_arena_resize
     multikernel_ioctl_link_stats
+    multikernel_session multikernel_session_entry multikernel_ioctl_session
+    multikernel_ioctl_session_entry multikernel_ioctl_session_offer
+    multikernel_ioctl_session_step
     kexec_segment
 }
 
@@ -117,6 +120,15 @@ pub fn poll(fd: i32) -> io::Result<()> {
 pub fn seek(fd: i32, offset: i64, whence: i32) -> io::Result<()> {
     // SAFETY: Takes numbers only.
     result(unsafe { libc::lseek(fd, offset, whence) })
+}
+
+/// A memfd of so many bytes.
+pub fn memory_file(size: usize) -> io::Result<i32> {
+    // SAFETY: The name is zero-terminated.
+    let fd = unsafe { libc::memfd_create(c"mkfuzz-entry".as_ptr(), libc::MFD_CLOEXEC) };
+    result(fd.into())?;
+    truncate(fd, size as i64)?;
+    Ok(fd)
 }
 
 /// ftruncate(2).

@@ -37,6 +37,20 @@ pub enum Call {
     ArenaResize,
     ListArenas,
     ListGrants,
+    SessionCreate,
+    SessionOpen,
+    SessionSeize,
+    SessionAccept,
+    SessionRemove,
+    SessionPut,
+    SessionGet,
+    SessionDelete,
+    SessionOffer,
+    SessionCommit,
+    SessionAbort,
+    SessionWait,
+    ListSessions,
+    ListEntries,
     AskPort,
     ListLinks,
     Connect,
@@ -58,7 +72,7 @@ pub enum Call {
 }
 
 /// All of them, in the order in which they are printed.
-pub const CALLS: [Call; 42] = [
+pub const CALLS: [Call; 56] = [
     Call::HostInfo,
     Call::PoolGrow,
     Call::PoolShrink,
@@ -83,6 +97,20 @@ pub const CALLS: [Call; 42] = [
     Call::ArenaResize,
     Call::ListArenas,
     Call::ListGrants,
+    Call::SessionCreate,
+    Call::SessionOpen,
+    Call::SessionSeize,
+    Call::SessionAccept,
+    Call::SessionRemove,
+    Call::SessionPut,
+    Call::SessionGet,
+    Call::SessionDelete,
+    Call::SessionOffer,
+    Call::SessionCommit,
+    Call::SessionAbort,
+    Call::SessionWait,
+    Call::ListSessions,
+    Call::ListEntries,
     Call::AskPort,
     Call::ListLinks,
     Call::Connect,
@@ -108,6 +136,10 @@ const RESULTS: usize = 134;
 const WORDS: usize = CALLS.len() * RESULTS;
 const BYTES: usize = WORDS * size_of::<AtomicU64>();
 
+/// The number of the table's file, or a later one: none that a call is given by mistake, which may
+/// write to the file.
+const FILE: i32 = 777;
+
 /// A table in a memory file that processes inherit.
 pub struct Counters {
     words: NonNull<AtomicU64>,
@@ -118,10 +150,14 @@ impl Counters {
     /// Makes a table of zeroes. Its file is inherited by programs that are executed.
     pub fn new() -> io::Result<Self> {
         // SAFETY: The name is zero-terminated.
-        let file = unsafe { libc::memfd_create(c"mkfuzz".as_ptr(), 0) };
+        let first = unsafe { libc::memfd_create(c"mkfuzz".as_ptr(), 0) };
+        // SAFETY: Takes numbers only.
+        let file = unsafe { libc::fcntl(first, libc::F_DUPFD, FILE) };
         if file < 0 {
             return Err(io::Error::last_os_error());
         }
+        // SAFETY: Just opened, and nobody knows of it.
+        unsafe { libc::close(first) };
         // SAFETY: Has no effect but on the file that was just made.
         if unsafe { libc::ftruncate(file, BYTES as libc::off_t) } != 0 {
             return Err(io::Error::last_os_error());
@@ -238,6 +274,7 @@ fn errno_name(number: i32) -> String {
         libc::ECONNREFUSED => "ECONNREFUSED",
         libc::EMSGSIZE => "EMSGSIZE",
         libc::EPROTO => "EPROTO",
+        libc::EUCLEAN => "EUCLEAN",
         number => return format!("errno{number}"),
     };
     name.to_owned()

@@ -178,6 +178,28 @@ fn end_instance(device: i32, id: u32) -> io::Result<()> {
     result
 }
 
+/// Removes a session, which nobody has open.
+fn end_session(device: i32, name: [u8; 64]) -> io::Result<()> {
+    let mut session = sys::multikernel_ioctl_session {
+        size: size_of::<sys::multikernel_ioctl_session>() as u32,
+        name,
+        flags: sys::MULTIKERNEL_SESSION_SEIZE,
+        ..Default::default()
+    };
+    let command = sys::MULTIKERNEL_IOCTL_SESSION_OPEN;
+    // What is in it may be anything: then it is taken, and not opened.
+    if calls::ioctl(device, command, (&raw mut session).cast()).is_ok() {
+        let _ = calls::close(session.fd);
+    }
+    let mut session = sys::multikernel_ioctl_session {
+        size: size_of::<sys::multikernel_ioctl_session>() as u32,
+        name,
+        ..Default::default()
+    };
+    let command = sys::MULTIKERNEL_IOCTL_SESSION_REMOVE;
+    calls::ioctl(device, command, (&raw mut session).cast())
+}
+
 /// Moves memory from the host to the pool.
 pub fn grow(device: i32, bytes: u64) -> io::Result<()> {
     let mut pool = sys::multikernel_ioctl_pool {
@@ -220,6 +242,14 @@ pub fn clean_up(device: i32) -> io::Result<String> {
     for id in Snapshot::take(device)?.instances {
         if let Err(error) = end_instance(device, id) {
             let _ = writeln!(text, "instance {id} could not be ended: {error}");
+        }
+    }
+    // Their owners are gone: they are the host's. An offer that stands goes with being taken.
+    let sessions: Vec<sys::multikernel_session> =
+        list(device, sys::MULTIKERNEL_IOCTL_LIST_SESSIONS)?;
+    for session in sessions {
+        if let Err(error) = end_session(device, session.name) {
+            let _ = writeln!(text, "a session could not be removed: {error}");
         }
     }
     let arenas: Vec<sys::multikernel_arena> = list(device, sys::MULTIKERNEL_IOCTL_LIST_ARENAS)?;

@@ -6,6 +6,7 @@
 //! words are changed, pointers lead nowhere, or the nth allocation in the kernel fails.
 
 mod actions;
+mod sessions;
 
 use std::fs;
 use std::io;
@@ -60,6 +61,8 @@ pub struct Worker {
     events: Vec<i32>,
     /// Files of arenas, as the kernel calls those too.
     arenas: Vec<i32>,
+    /// Files of sessions.
+    sessions: Vec<i32>,
     mappings: Vec<(*mut u8, usize)>,
     /// `/proc/thread-self/fail-nth`, if the kernel has it.
     fail_nth: Option<fs::File>,
@@ -68,7 +71,7 @@ pub struct Worker {
 type Action = fn(&mut Worker);
 
 /// What is done, and how often.
-const ACTIONS: [(usize, Action); 29] = [
+const ACTIONS: [(usize, Action); 32] = [
     (30, Worker::life),
     (6, Worker::create),
     (5, Worker::open),
@@ -91,6 +94,9 @@ const ACTIONS: [(usize, Action); 29] = [
     (6, Worker::arenas),
     (4, Worker::change_arena),
     (3, Worker::link_stats),
+    (4, Worker::sessions),
+    (8, Worker::change_entry),
+    (4, Worker::hand_over),
     (3, Worker::open_events),
     (4, Worker::read_events),
     (6, Worker::share),
@@ -124,6 +130,7 @@ impl Worker {
             instances: Vec::new(),
             events: Vec::new(),
             arenas: Vec::new(),
+            sessions: Vec::new(),
             mappings: Vec::new(),
             fail_nth: faults.then(open).flatten(),
         })

@@ -133,7 +133,9 @@ fn size_of_type(kind: &str, constants: &BTreeMap<String, u64>) -> u64 {
         | "fd_multikernel_instance"
         | "fd_multikernel_events"
         | "fd_multikernel_port"
-        | "fd_multikernel_arena" => 4,
+        | "fd_multikernel_arena"
+        | "fd_multikernel_session"
+        | "fd" => 4,
         other => panic!("a type that is not known: {other}"),
     }
 }
@@ -184,6 +186,9 @@ fn structures_are_as_large_as_in_the_header() {
         multikernel_ioctl_arena_create multikernel_ioctl_arena_open
         multikernel_ioctl_arena_remove multikernel_ioctl_arena_grant
         multikernel_ioctl_arena_resize
+        multikernel_session multikernel_session_entry multikernel_ioctl_session
+        multikernel_ioctl_session_entry multikernel_ioctl_session_offer
+        multikernel_ioctl_session_step
     }
     assert_eq!(sizes.remove("multikernel_kexec_segment"), Some(32));
     assert!(sizes.is_empty(), "{sizes:?}");

@@ -146,7 +146,7 @@ impl Worker {
     }
 
     pub(super) fn lists(&mut self) {
-        let (call, command, bytes) = match self.random.below(6) {
+        let (call, command, bytes) = match self.random.below(7) {
             0 => (
                 Call::ListMemory,
                 sys::MULTIKERNEL_IOCTL_LIST_MEMORY,
@@ -168,6 +168,11 @@ impl Worker {
                 size_of::<sys::multikernel_cpu>(),
             ),
             4 => (
+                Call::ListSessions,
+                sys::MULTIKERNEL_IOCTL_LIST_SESSIONS,
+                size_of::<sys::multikernel_session>(),
+            ),
+            5 => (
                 Call::ListLinks,
                 sys::MULTIKERNEL_IOCTL_LIST_LINKS,
                 size_of::<sys::multikernel_link>(),
@@ -470,7 +475,7 @@ impl Worker {
     }
 
     /// Keeps a mapping for a while, if there is one, and ends another now and then.
-    fn keep_mapping(&mut self, mapped: Option<(*mut u8, usize)>) {
+    pub(super) fn keep_mapping(&mut self, mapped: Option<(*mut u8, usize)>) {
         self.mappings.extend(mapped);
         if self.mappings.len() > FILES || self.random.once_in(2) {
             let at = self.random.below(self.mappings.len());
@@ -514,15 +519,16 @@ impl Worker {
     }
 
     pub(super) fn raw_ioctl(&mut self) {
-        let fd = match self.random.below(3) {
+        let fd = match self.random.below(4) {
             0 => self.device,
             1 => *self.random.pick(&self.events).unwrap_or(&self.device),
+            2 => *self.random.pick(&self.sessions).unwrap_or(&self.device),
             _ => self.some_fd(),
         };
         let command = match self.random.below(3) {
             0 => self.random.next() as u32,
             1 => sys::MULTIKERNEL_IOCTL_TYPE << 8 | self.random.below(256) as u32,
-            _ => sys::MULTIKERNEL_IOCTL_TYPE << 8 | 0x40 | self.random.below(16) as u32,
+            _ => sys::MULTIKERNEL_IOCTL_TYPE << 8 | 0x40 | self.random.below(32) as u32,
         };
         let mut bytes = vec![0; 8 + self.random.below(160)];
         let size = bytes.len() as u32;
