@@ -150,14 +150,15 @@ taken() {
 	echo $(($(number messages "$(lane true 0 1)") - before))
 }
 
-# With two percent of the CPU it is less than half of what it is with all of it.
+# With one percent of the CPU it is a good deal less than with all of it. How much
+# less depends on how fast the sender is, which may have a part of a real CPU only.
 fewer() {
 	limited=$(taken)
 	set_to receive_percent 100
 	all=$(taken)
-	set_to receive_percent 2
+	set_to receive_percent 1
 	echo "limited $limited, all $all"
-	[ "$limited" -gt 0 ] && [ "$all" -gt $((limited * 2)) ]
+	[ "$limited" -gt 0 ] && [ $((all * 2)) -gt $((limited * 3)) ]
 }
 
 # Callers on one CPU of the host, to a CPU of the spawn that does not take its
@@ -237,9 +238,9 @@ check "and nothing is held back" not more two held "$held"
 check "it sends without end" begins two "$(crashes 'send-flood 1')"
 check "calls from that CPU are answered all the same" flood one 0 50
 check "and a process there goes on" goes_on
-check "links may have two percent of a CPU" set_to receive_percent 2
+check "links may have one percent of a CPU" set_to receive_percent 1
 check "what comes has to wait" wait_for 60 more two delayed 20
-check "the log says so" sh -c "dmesg | grep -q 'its share of 2 percent of CPU 1 is used up'"
+check "the log says so" sh -c "dmesg | grep -q 'its share of 1 percent of CPU 1 is used up'"
 check "and so less is taken" fewer
 check "calls from that CPU are answered all the same" flood one 0 50
 check "no less than one percent" not set_to receive_percent 0
