@@ -11,7 +11,7 @@
 # KV_SEED in the environment repeats the instants of another run, as far as they
 # follow from it.
 #
-# vm: CPUS=4 MEM=2300M TIMEOUT=900 BOOT="bzImage vmlinux kv.cpio.gz mkkv"
+# vm: CPUS=4 MEM=2300M TIMEOUT=1500 BOOT="bzImage vmlinux kv.cpio.gz mkkv"
 #
 # Functions are called by check, and quoted commands are for other shells:
 # shellcheck disable=SC2016,SC2317
@@ -37,7 +37,7 @@ random() {
 
 # kv NAME WORD: has the server in a spawn start or stop, or say what it does.
 kv() {
-	echo "$2" | socat -T 60 -t 60 - "VSOCK-CONNECT:$(field "$1" id):1026" >"$work/kv" 2>&1
+	echo "$2" | socat -T 180 -t 180 - "VSOCK-CONNECT:$(field "$1" id):1026" >"$work/kv" 2>&1
 	cat "$work/kv"
 	[ "$(tail -n 1 "$work/kv")" = ok ]
 }
@@ -49,7 +49,7 @@ kv_says() {
 # client ARGUMENT...: in the background, until a signal. Each has keys of its own.
 client() {
 	random 2
-	mkkv --json --timeout 60 --seed "$seed" "$@" >"$work/report" 2>"$work/client" &
+	mkkv --json --timeout 240 --seed "$seed" "$@" >"$work/report" 2>"$work/client" &
 	client=$!
 }
 
@@ -121,7 +121,7 @@ crash_rounds() {
 		usleep 9000000
 		at_random 3000
 		fault "$kind"
-		wait_for 60 interrupted "$round" || return 1
+		wait_for 240 interrupted "$round" || return 1
 	done
 	cat "$work/supervisor"
 	# And none but those.
@@ -139,7 +139,7 @@ kill_rounds() {
 			at_random 2500
 			mkctl kill kv && mkctl start kv || return 1
 		fi
-		wait_for 60 interrupted $((crashes + round)) && wait_for 60 kv_says kv running ||
+		wait_for 240 interrupted $((crashes + round)) && wait_for 240 kv_says kv running ||
 			return 1
 	done
 }
@@ -158,7 +158,7 @@ careless() {
 # broken WHAT KEY: an acknowledged write is tampered with.
 broken() {
 	random 2
-	mkkv --json --timeout 20 --seed "$seed" --seconds 5 --break "$1" kv >"$work/report"
+	mkkv --json --timeout 120 --seed "$seed" --seconds 5 --break "$1" kv >"$work/report"
 	status=$?
 	cat "$work/report"
 	[ "$status" = 1 ] && [ "$(reported "$2")" = 1 ]

@@ -50,8 +50,9 @@ ours() {
 debian() {
 	: >"$line"
 	mkctl run --kernel /boot/debian-vmlinuz --initrd "$work/debian.cpio.gz" --cpus 2 \
-		--append spawn.run=/pmem --memory 384M --name debian --uart ttyS2 --pmem data &&
-		wait_for 300 grep -q 'spawn: ready' "$line" || {
+		--append spawn.run=/pmem --memory 384M --name debian --uart ttyS2 --pmem data ||
+		return 1
+	wait_for 300 grep -q 'spawn: ready' "$line" || {
 		tail -n 20 "$line"
 		return 1
 	}
