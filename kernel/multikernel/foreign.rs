@@ -75,6 +75,8 @@ impl SharedBytes {
         let from = self.at(offset, to.len() as u64)?;
         // SAFETY: Inside by the check above; `to` is this kernel's own and cannot overlap.
         unsafe { ptr::copy_nonoverlapping(from.cast_const(), to.as_mut_ptr(), to.len()) };
+        // Against the compiler, which could else read once more what is checked in the copy.
+        smp_mb(barrier::Read);
         Ok(())
     }
 

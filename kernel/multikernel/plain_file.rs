@@ -6,7 +6,15 @@
 
 use kernel::{
     bindings,
-    fs::LocalFile,
+    fs::{
+        file::flags::{
+            O_ACCMODE,
+            O_RDONLY,
+            O_RDWR,
+            O_WRONLY, //
+        },
+        LocalFile, //
+    },
     prelude::*,
     sync::aref::ARef, //
 };
@@ -21,21 +29,42 @@ fn bytes(count: isize) -> Result<usize> {
 }
 
 impl PlainFile {
-    /// The file of a descriptor of the calling process.
+    /// The file of a descriptor of the calling process, to be read.
     ///
     /// # Errors
     ///
-    /// `EBADF`.
-    pub(crate) fn of_descriptor(fd: i32) -> Result<Self> {
+    /// `EBADF`, also if it was not opened to be read.
+    pub(crate) fn to_read(fd: i32) -> Result<Self> {
+        Self::of_descriptor(fd, O_RDONLY)
+    }
+
+    /// As [`Self::to_read`], to be written.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, also if it was not opened to be written; `EINVAL` if it is no regular file: writing
+    /// to others may take for ever.
+    pub(crate) fn to_write(fd: i32) -> Result<Self> {
+        let this = Self::of_descriptor(fd, O_WRONLY)?;
+        this.size()?;
+        Ok(this)
+    }
+
+    /// `kernel_read()` and `kernel_write()` warn of a file that was not opened for it.
+    fn of_descriptor(fd: i32, access: u32) -> Result<Self> {
         let fd = u32::try_from(fd).map_err(|_| EBADF)?;
-        Ok(Self(LocalFile::fget(fd)?))
+        let file = LocalFile::fget(fd)?;
+        if ![access, O_RDWR].contains(&(file.flags() & O_ACCMODE)) {
+            return Err(EBADF);
+        }
+        Ok(Self(file))
     }
 
     /// How many bytes it has now.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is of no kind that has a size.
+    /// `EINVAL` if it is no regular file.
     pub(crate) fn size(&self) -> Result<u64> {
         // SAFETY: The reference keeps the file.
         let size = unsafe { bindings::multikernel_file_size(self.0.as_ptr()) };

@@ -47,7 +47,9 @@ __rust_helper unsigned int rust_helper_multikernel_num_online_cpus(void)
 
 __rust_helper loff_t rust_helper_multikernel_file_size(struct file *file)
 {
-	return i_size_read(file_inode(file));
+	struct inode *inode = file_inode(file);
+
+	return S_ISREG(inode->i_mode) ? i_size_read(inode) : -EINVAL;
 }
 
 /* As add_cpu() and remove_cpu(), but for CPUs that may have been ejected. */

@@ -222,7 +222,24 @@ impl Session {
     ///
     /// As `MULTIKERNEL_IOCTL_SESSION_OPEN`.
     pub(crate) fn open(name: &Name) -> Result<Arc<Self>> {
+        Self::open_as(Claim::new(name)?)
+    }
+
+    /// As [`Self::open`], of a session that the host takes from an instance that does not run.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_SESSION_OPEN` with `MULTIKERNEL_SESSION_SEIZE`; in a spawn
+    /// `EOPNOTSUPP`.
+    pub(crate) fn seize(name: &Name) -> Result<Arc<Self>> {
+        // Not from who has it open here.
         let claim = Claim::new(name)?;
+        arbiter::seize(Subsystem::get()?, name)?;
+        Self::open_as(claim)
+    }
+
+    fn open_as(claim: Claim) -> Result<Arc<Self>> {
+        let name = &claim.0;
         let told = ask(name, Step::Open)?;
         let backing = Backing::new(name, &told)?;
         let table = read(&backing, name)?;
@@ -270,6 +287,14 @@ impl Session {
 
     fn name(&self) -> &Name {
         &self.claim.0
+    }
+
+    /// Undoes [`Self::create`], before anybody has used what that returned.
+    pub(crate) fn discard(&self) {
+        let mut state = self.state.lock();
+        // If this fails, because the host cannot be asked, there is a session without entries.
+        let _ = ask(self.name(), Step::Remove);
+        state.role = Role::Former;
     }
 
     /// The offer that stands, as far as this kernel knows; 0 if none does.

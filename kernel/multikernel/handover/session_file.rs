@@ -15,7 +15,6 @@ use kernel::{
 
 use super::{
     abi::SESSION_BYTES_MAX,
-    arbiter,
     session::{
         Pages,
         Session, //
@@ -41,7 +40,6 @@ use crate::{
     instance::Name,
     memory::let_others_run,
     plain_file::PlainFile,
-    registry::Subsystem,
     user::{
         self,
         UserStruct, //
@@ -86,11 +84,11 @@ pub(crate) fn ioctl(command: u32, argument: usize) -> Result {
     let (session, ticket) = match command {
         CREATE => (Session::create(&name)?, 0),
         OPEN => {
-            if seize {
-                // In a spawn, which has no subsystem, EOPNOTSUPP.
-                arbiter::seize(Subsystem::get()?, &name)?;
-            }
-            let session = Session::open(&name)?;
+            let session = if seize {
+                Session::seize(&name)?
+            } else {
+                Session::open(&name)?
+            };
             let ticket = session.ticket();
             (session, ticket)
         }
@@ -102,12 +100,19 @@ pub(crate) fn ioctl(command: u32, argument: usize) -> Result {
             return request.write();
         }
     };
-    let file = file::open(SessionFile(session))?;
-    request.value.fd = file.descriptor();
-    request.value.ticket = ticket;
-    request.write()?;
-    file.install();
-    Ok(())
+    let made = session.clone();
+    let result = file::open(SessionFile(session)).and_then(|file| {
+        request.value.fd = file.descriptor();
+        request.value.ticket = ticket;
+        request.write()?;
+        file.install();
+        Ok(())
+    });
+    if result.is_err() && command == CREATE {
+        // The process does not hear of it.
+        made.discard();
+    }
+    result
 }
 
 /// What is behind a session fd.
@@ -179,7 +184,7 @@ impl SessionFile {
                 if value.length != 0 {
                     return Err(EINVAL);
                 }
-                let file = PlainFile::of_descriptor(value.fd)?;
+                let file = PlainFile::to_read(value.fd)?;
                 let length = file.size()?;
                 self.0.put(key, kind, length, |memory, offset| {
                     copy_from_file(memory, offset, &file, length)
@@ -221,7 +226,7 @@ impl SessionFile {
                     copy_to_user(memory, entry.offset, address, length)?;
                 }
                 Kind::Memfd if address == 0 && room == 0 => {
-                    let file = PlainFile::of_descriptor(fd)?;
+                    let file = PlainFile::to_write(fd)?;
                     copy_to_file(memory, entry.offset, &file, entry.length)?;
                 }
                 // It has become another since.
