@@ -22,16 +22,23 @@ enum which {
 	EVENTS, LIST_LINKS, GET_INFO, START, STOP, DESTROY, RING, READ_MEMORY, CONNECT, DISCONNECT,
 	ARENA_CREATE, ARENA_OPEN, ARENA_REMOVE, ARENA_GRANT, ARENA_REVOKE, LIST_ARENAS,
 	ARENA_RESIZE, LIST_GRANTS, ADD_CPUS, EXCHANGE_NAMES,
+	ARENA_RESIZE, LIST_GRANTS, SESSION_CREATE, SESSION_OPEN, SESSION_ACCEPT, SESSION_REMOVE,
+	LIST_SESSIONS, SESSION_PUT, SESSION_GET, SESSION_DELETE, SESSION_LIST_ENTRIES,
+	SESSION_OFFER, SESSION_COMMIT, SESSION_ABORT, SESSION_WAIT,
 };
 
 #define COMMAND(name, struct_name, on_instance) \
-	[name] = { #name, MULTIKERNEL_IOCTL_##name, sizeof(struct struct_name), on_instance }
+	[name] = { #name, MULTIKERNEL_IOCTL_##name, sizeof(struct struct_name), on_instance, false }
+
+#define ON_SESSION(name, struct_name) \
+	[name] = { #name, MULTIKERNEL_IOCTL_##name, sizeof(struct struct_name), false, true }
 
 static const struct command {
 	const char *name;
 	unsigned long number;
 	size_t size;
 	bool on_instance;
+	bool on_session;
 } commands[] = {
 	COMMAND(HOST_INFO, multikernel_ioctl_host_info, false),
 	COMMAND(POOL_GROW, multikernel_ioctl_pool, false),
@@ -61,6 +68,19 @@ static const struct command {
 	COMMAND(LIST_GRANTS, multikernel_ioctl_list, false),
 	COMMAND(ADD_CPUS, multikernel_ioctl_add_cpus, true),
 	COMMAND(EXCHANGE_NAMES, multikernel_ioctl_exchange_names, true),
+	COMMAND(SESSION_CREATE, multikernel_ioctl_session, false),
+	COMMAND(SESSION_OPEN, multikernel_ioctl_session, false),
+	COMMAND(SESSION_ACCEPT, multikernel_ioctl_session, false),
+	COMMAND(SESSION_REMOVE, multikernel_ioctl_session, false),
+	COMMAND(LIST_SESSIONS, multikernel_ioctl_list, false),
+	ON_SESSION(SESSION_PUT, multikernel_ioctl_session_entry),
+	ON_SESSION(SESSION_GET, multikernel_ioctl_session_entry),
+	ON_SESSION(SESSION_DELETE, multikernel_ioctl_session_entry),
+	ON_SESSION(SESSION_LIST_ENTRIES, multikernel_ioctl_list),
+	ON_SESSION(SESSION_OFFER, multikernel_ioctl_session_offer),
+	ON_SESSION(SESSION_COMMIT, multikernel_ioctl_session_step),
+	ON_SESSION(SESSION_ABORT, multikernel_ioctl_session_step),
+	ON_SESSION(SESSION_WAIT, multikernel_ioctl_session_step),
 };
 
 /* Room for any structure and more than a page behind it. */
@@ -86,11 +106,15 @@ union request {
 	struct multikernel_ioctl_arena_resize arena_resize;
 	struct multikernel_ioctl_add_cpus add_cpus;
 	struct multikernel_ioctl_exchange_names exchange_names;
+	struct multikernel_ioctl_session session;
+	struct multikernel_ioctl_session_entry entry;
+	struct multikernel_ioctl_session_offer offer;
+	struct multikernel_ioctl_session_step step;
 };
 
 FIXTURE(form)
 {
-	int device;
+	int device, session;
 	__u64 pool;
 	struct instance instance;
 	struct multikernel_range range;
@@ -98,49 +122,6 @@ FIXTURE(form)
 	struct ledger before, after;
 	union request request;
 };
-
-static int arena_create(int device, const char *name, __u64 bytes)
-{
-	struct multikernel_ioctl_arena_create request = {
-		.size = sizeof(request),
-		.bytes = bytes,
-		.nid = -1,
-	};
-	int err;
-
-	strcpy((char *)request.name, name);
-	err = mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_CREATE, &request);
-	return err ? err : request.fd;
-}
-
-static int arena_remove(int device, const char *name)
-{
-	struct multikernel_ioctl_arena_remove request = { .size = sizeof(request) };
-
-	strcpy((char *)request.name, name);
-	return mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_REMOVE, &request);
-}
-
-static int arena_grant(int device, unsigned long command, const char *name, __u32 id,
-		       __u32 flags)
-{
-	struct multikernel_ioctl_arena_grant request = {
-		.size = sizeof(request),
-		.flags = flags,
-		.id = id,
-	};
-
-	strcpy((char *)request.name, name);
-	return mk_ioctl(device, command, &request);
-}
-
-static int arena_resize(int device, const char *name, __u64 bytes)
-{
-	struct multikernel_ioctl_arena_resize request = { .size = sizeof(request), .bytes = bytes };
-
-	strcpy((char *)request.name, name);
-	return mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_RESIZE, &request);
-}
 
 FIXTURE_SETUP(form)
 {
@@ -160,6 +141,14 @@ FIXTURE_SETUP(form)
 	arena = arena_create(self->device, "arena", UNIT);
 	ASSERT_LE(0, arena);
 	close(arena);
+	arena = arena_create(self->device, "session", UNIT);
+	ASSERT_LE(0, arena);
+	close(arena);
+	memset(&self->request, 0, sizeof(self->request));
+	self->request.size = sizeof(self->request.session);
+	strcpy((char *)self->request.session.name, "session");
+	ASSERT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_SESSION_CREATE, &self->request));
+	self->session = self->request.session.fd;
 	ASSERT_EQ(0, ledger_read(self->device, &self->before));
 }
 
@@ -169,12 +158,20 @@ FIXTURE_TEARDOWN(form)
 	EXPECT_TRUE(ledger_same(&self->before, &self->after));
 	EXPECT_EQ(1, destroy_all(self->device));
 	EXPECT_EQ(0, arena_remove(self->device, "arena"));
+	close(self->session);
+	memset(&self->request, 0, sizeof(self->request));
+	self->request.size = sizeof(self->request.session);
+	strcpy((char *)self->request.session.name, "session");
+	EXPECT_EQ(0, mk_ioctl(self->device, MULTIKERNEL_IOCTL_SESSION_REMOVE, &self->request));
+	EXPECT_EQ(0, arena_remove(self->device, "session"));
 	EXPECT_EQ(0, pool_shrink(self->device, self->pool, POOL));
 	close(self->device);
 }
 
 static int fd_of(const FIXTURE_DATA(form) *self, const struct command *command)
 {
+	if (command->on_session)
+		return self->session;
 	return command->on_instance ? self->instance.fd : self->device;
 }
 
@@ -192,6 +189,8 @@ static bool harmless(FIXTURE_DATA(form) *self, const struct command *command)
 	case MULTIKERNEL_IOCTL_GET_INFO:
 	case MULTIKERNEL_IOCTL_LIST_ARENAS:
 	case MULTIKERNEL_IOCTL_LIST_GRANTS:
+	case MULTIKERNEL_IOCTL_LIST_SESSIONS:
+	case MULTIKERNEL_IOCTL_SESSION_LIST_ENTRIES:
 		return true;
 	default:
 		return false;
@@ -266,6 +265,25 @@ static void effective(FIXTURE_DATA(form) *self, const struct command *command)
 		strcpy((char *)request->arena_resize.name, "arena");
 		request->arena_resize.bytes = 2 * UNIT;
 		break;
+	case MULTIKERNEL_IOCTL_SESSION_CREATE:
+		strcpy((char *)request->session.name, "arena");
+		break;
+	case MULTIKERNEL_IOCTL_SESSION_OPEN:
+	case MULTIKERNEL_IOCTL_SESSION_ACCEPT:
+	case MULTIKERNEL_IOCTL_SESSION_REMOVE:
+		strcpy((char *)request->session.name, "session");
+		break;
+	case MULTIKERNEL_IOCTL_SESSION_PUT:
+		request->entry.kind = MULTIKERNEL_ENTRY_BYTES;
+		request->entry.key[0] = 'k';
+		break;
+	case MULTIKERNEL_IOCTL_SESSION_GET:
+	case MULTIKERNEL_IOCTL_SESSION_DELETE:
+		request->entry.key[0] = 'k';
+		break;
+	case MULTIKERNEL_IOCTL_SESSION_OFFER:
+		strcpy((char *)request->offer.to, "form");
+		break;
 	}
 }
 
@@ -337,7 +355,8 @@ TEST_F(form, unknown_number)
 	static const unsigned long unknown[] = {
 		_IO(MULTIKERNEL_IOCTL_TYPE, 0x3e), _IO(MULTIKERNEL_IOCTL_TYPE, 0x3f),
 		_IO(MULTIKERNEL_IOCTL_TYPE, 0x7f), _IO(MULTIKERNEL_IOCTL_TYPE, 0xff),
-		_IO(MULTIKERNEL_IOCTL_TYPE, 0x4f), _IO(MULTIKERNEL_IOCTL_TYPE, 0x58),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x4f), _IO(MULTIKERNEL_IOCTL_TYPE, 0x5d),
+		_IO(MULTIKERNEL_IOCTL_TYPE, 0x68),
 		_IOWR(MULTIKERNEL_IOCTL_TYPE, 0, __u64), _IO(0xBA, 0), 0, ~0U,
 		/* Those of a port fd. */
 		MULTIKERNEL_IOCTL_MAP_PORT, MULTIKERNEL_IOCTL_RING_PORT,
@@ -348,6 +367,7 @@ TEST_F(form, unknown_number)
 		memset(&self->request, 0, sizeof(self->request));
 		EXPECT_EQ(-ENOTTY, mk_ioctl(self->device, unknown[i], &self->request));
 		EXPECT_EQ(-ENOTTY, mk_ioctl(self->instance.fd, unknown[i], &self->request));
+		EXPECT_EQ(-ENOTTY, mk_ioctl(self->session, unknown[i], &self->request));
 	}
 	/* Known ones on the wrong kind of fd. */
 	for (i = 0; i < ARRAY_SIZE(commands); i++) {
@@ -355,6 +375,9 @@ TEST_F(form, unknown_number)
 
 		effective(self, command);
 		EXPECT_EQ(-ENOTTY, mk_ioctl(command->on_instance ? self->device : self->instance.fd,
+					    command->number, &self->request))
+			TH_LOG("%s", command->name);
+		EXPECT_EQ(-ENOTTY, mk_ioctl(command->on_session ? self->device : self->session,
 					    command->number, &self->request))
 			TH_LOG("%s", command->name);
 	}
@@ -427,6 +450,22 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(ARENA_RESIZE, arena_resize.flags, 1);
 	EXPECT_REFUSED(ARENA_RESIZE, arena_resize.bytes, 0);
 	EXPECT_REFUSED(ARENA_RESIZE, arena_resize.bytes, UNIT + 1);
+	EXPECT_REFUSED(SESSION_CREATE, session.flags, MULTIKERNEL_SESSION_SEIZE);
+	EXPECT_REFUSED(SESSION_CREATE, session.timeout_ms, 1);
+	EXPECT_REFUSED(SESSION_OPEN, session.flags, 2);
+	EXPECT_REFUSED(SESSION_OPEN, session.timeout_ms, 1);
+	EXPECT_REFUSED(SESSION_ACCEPT, session.flags, MULTIKERNEL_SESSION_SEIZE);
+	EXPECT_REFUSED(SESSION_REMOVE, session.flags, MULTIKERNEL_SESSION_SEIZE);
+	EXPECT_REFUSED(SESSION_REMOVE, session.timeout_ms, 1);
+	EXPECT_REFUSED(SESSION_PUT, entry.flags, 1);
+	EXPECT_REFUSED(SESSION_GET, entry.flags, 1);
+	EXPECT_REFUSED(SESSION_DELETE, entry.flags, 1);
+	EXPECT_REFUSED(SESSION_OFFER, offer.flags, 1);
+	EXPECT_REFUSED(SESSION_COMMIT, step.flags, 1);
+	EXPECT_REFUSED(SESSION_COMMIT, step.timeout_ms, 1);
+	EXPECT_REFUSED(SESSION_ABORT, step.flags, 1);
+	EXPECT_REFUSED(SESSION_ABORT, step.timeout_ms, 1);
+	EXPECT_REFUSED(SESSION_WAIT, step.flags, 1);
 }
 
 TEST_F(form, structure_that_is_not_accessible)
@@ -465,6 +504,7 @@ TEST_F(form, structure_that_cannot_be_written)
 	static const enum which with_output[] = {
 		HOST_INFO, POOL_GROW, LIST_MEMORY, LIST_CPUS, LIST_INSTANCES, CREATE, OPEN,
 		EVENTS, LIST_LINKS, GET_INFO, ARENA_CREATE, ARENA_OPEN, LIST_ARENAS, LIST_GRANTS,
+		SESSION_CREATE, LIST_SESSIONS, SESSION_LIST_ENTRIES,
 	};
 	size_t i;
 
@@ -742,7 +782,7 @@ TEST_F(form, arenas)
 				 MULTIKERNEL_ARENA_READ_ONLY));
 	list.items = (uintptr_t)arenas;
 	EXPECT_EQ(0, mk_ioctl(device, MULTIKERNEL_IOCTL_LIST_ARENAS, &list));
-	EXPECT_EQ(1, list.nr);
+	EXPECT_EQ(2, list.nr);
 	EXPECT_STREQ("arena", (char *)arenas[0].name);
 	EXPECT_EQ(UNIT, arenas[0].bytes);
 	EXPECT_EQ(1, arenas[0].grants);

@@ -337,23 +337,14 @@ static int undo_arena_grant(FIXTURE_DATA(fault) *self)
 	return grant_or_revoke(self, MULTIKERNEL_IOCTL_ARENA_REVOKE);
 }
 
-static int arena_resize(FIXTURE_DATA(fault) *self, __u64 bytes)
-{
-	struct multikernel_ioctl_arena_resize resize = {
-		.size = sizeof(resize), .name = "fault", .bytes = bytes,
-	};
-
-	return mk_ioctl(self->device, MULTIKERNEL_IOCTL_ARENA_RESIZE, &resize);
-}
-
 static int call_arena_resize(FIXTURE_DATA(fault) *self)
 {
-	return arena_resize(self, 2 * UNIT);
+	return arena_resize(self->device, "fault", 2 * UNIT);
 }
 
 static int undo_arena_resize(FIXTURE_DATA(fault) *self)
 {
-	return arena_resize(self, UNIT);
+	return arena_resize(self->device, "fault", UNIT);
 }
 
 static int call_list_arenas(FIXTURE_DATA(fault) *self)

@@ -287,6 +287,59 @@ struct kexec_segment segment(const void *buf, size_t bufsz, __u64 mem, size_t me
 	};
 }
 
+int arena_create(int device, const char *name, __u64 bytes)
+{
+	struct multikernel_ioctl_arena_create request = {
+		.size = sizeof(request),
+		.bytes = bytes,
+		.nid = -1,
+	};
+	int err;
+
+	strcpy((char *)request.name, name);
+	err = mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_CREATE, &request);
+	return err ? err : request.fd;
+}
+
+int arena_remove(int device, const char *name)
+{
+	struct multikernel_ioctl_arena_remove request = { .size = sizeof(request) };
+
+	strcpy((char *)request.name, name);
+	return mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_REMOVE, &request);
+}
+
+int arena_grant(int device, unsigned long command, const char *name, __u32 id,
+		       __u32 flags)
+{
+	struct multikernel_ioctl_arena_grant request = {
+		.size = sizeof(request),
+		.flags = flags,
+		.id = id,
+	};
+
+	strcpy((char *)request.name, name);
+	return mk_ioctl(device, command, &request);
+}
+
+int arena_resize(int device, const char *name, __u64 bytes)
+{
+	struct multikernel_ioctl_arena_resize request = { .size = sizeof(request), .bytes = bytes };
+
+	strcpy((char *)request.name, name);
+	return mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_RESIZE, &request);
+}
+
+int arena_open(int device, const char *name, __u32 flags)
+{
+	struct multikernel_ioctl_arena_open request = { .size = sizeof(request), .flags = flags };
+	int err;
+
+	strcpy((char *)request.name, name);
+	err = mk_ioctl(device, MULTIKERNEL_IOCTL_ARENA_OPEN, &request);
+	return err ? err : request.fd;
+}
+
 int drop_cap_sys_boot(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };

@@ -76,6 +76,14 @@ int destroy(struct instance *instance);
 /* Stops and destroys what is left. Returns how many instances there were. */
 int destroy_all(int device);
 
+/* Return a file of the arena, or a negative errno. */
+int arena_create(int device, const char *name, __u64 bytes);
+int arena_open(int device, const char *name, __u32 flags);
+int arena_remove(int device, const char *name);
+/* @command is MULTIKERNEL_IOCTL_ARENA_GRANT or _REVOKE. */
+int arena_grant(int device, unsigned long command, const char *name, __u32 id, __u32 flags);
+int arena_resize(int device, const char *name, __u64 bytes);
+
 int load_flags(unsigned long flags, __u64 entry, const struct kexec_segment *segments,
 	       unsigned long nr);
 int load(__u32 id, __u64 entry, const struct kexec_segment *segments, unsigned long nr);
