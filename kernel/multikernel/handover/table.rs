@@ -504,39 +504,42 @@ fn in_force(memory: &impl Memory) -> Result<(usize, u64, usize), Refusal> {
 #[kunit_tests(multikernel_session_table)]
 mod tests {
     use super::*;
-    use core::cell::RefCell;
+    use core::cell::Cell;
 
     const NAME: [u8; NAME_LENGTH] = [b'n'; NAME_LENGTH];
 
     /// Memory that nobody else writes to.
-    struct Bytes(RefCell<KVec<u8>>);
+    struct Bytes(KVec<Cell<u8>>);
 
     impl Bytes {
         fn new(size: u64) -> Result<Self> {
-            let bytes = KVec::from_elem(0xa5, size as usize, GFP_KERNEL)?;
-            Ok(Self(RefCell::new(bytes)))
+            let bytes = KVec::from_elem(Cell::new(0xa5), size as usize, GFP_KERNEL)?;
+            Ok(Self(bytes))
+        }
+
+        fn part(&self, offset: u64, length: usize) -> Result<&[Cell<u8>]> {
+            let from = self.0.get(offset as usize..);
+            from.and_then(|from| from.get(..length)).ok_or(EINVAL)
         }
     }
 
     impl Memory for Bytes {
         fn size(&self) -> u64 {
-            self.0.borrow().len() as u64
+            self.0.len() as u64
         }
 
         fn read(&self, offset: u64, to: &mut [u8]) -> Result {
-            let bytes = self.0.borrow();
-            let from = bytes
-                .get(offset as usize..)
-                .and_then(|it| it.get(..to.len()));
-            to.copy_from_slice(from.ok_or(EINVAL)?);
+            let from = self.part(offset, to.len())?;
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from.get();
+            }
             Ok(())
         }
 
         fn write(&self, offset: u64, from: &[u8]) -> Result {
-            let mut bytes = self.0.borrow_mut();
-            let to = bytes.get_mut(offset as usize..);
-            let to = to.and_then(|it| it.get_mut(..from.len())).ok_or(EINVAL)?;
-            to.copy_from_slice(from);
+            for (to, from) in self.part(offset, from.len())?.iter().zip(from) {
+                to.set(*from);
+            }
             Ok(())
         }
 
