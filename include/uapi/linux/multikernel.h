@@ -1372,6 +1372,8 @@ struct multikernel_session {
  * same key at once, whatever ends the kernel meanwhile; ENOSPC if there is no room
  * for both. Pages are zero, and begin at a multiple of 2 MiB if they are as many.
  * Neither _PUT nor _DELETE takes away pages while any are open (EBUSY).
+ * A file is a regular one (EINVAL), open to be read with _PUT and to be written with
+ * _GET (EBADF).
  */
 struct multikernel_ioctl_session_entry {
 	__u32	size;
@@ -1441,9 +1443,10 @@ struct multikernel_ioctl_session_offer {
  * @state:	Output; MULTIKERNEL_SESSION_*
  *
  * _COMMIT makes a session that was accepted the caller's. ESTALE: the offer has
- * been called off. _ABORT calls off an offer, by its owner or by who has accepted
- * it. ESTALE: it has been committed. Both may be called again, and say the same:
- * after EINTR, ETIMEDOUT or EPIPE they have to be, as the step may have been made.
+ * been called off; EACCES: the caller has offered it. _ABORT calls off an offer,
+ * by its owner or by who has accepted it. ESTALE: it has been committed. Both may
+ * be called again, and say the same: after EINTR, ETIMEDOUT or EPIPE they have to
+ * be, as the step may have been made.
  *
  * _WAIT waits until the offer that was made or accepted by this file has been
  * committed or called off, and says which in @state. EINVAL: there is none;

@@ -59,7 +59,8 @@ static int device_session(int device, unsigned long command, const char *name, _
 	device_session(device, MULTIKERNEL_IOCTL_SESSION_##call, name, flags, ms, NULL)
 #define CREATE(device, name)		SESSION_CALL(device, name, CREATE, 0, 0)
 #define OPEN(device, name)		SESSION_CALL(device, name, OPEN, 0, 0)
-#define SEIZE(device, name)		SESSION_CALL(device, name, OPEN, MULTIKERNEL_SESSION_SEIZE, 0)
+#define SEIZE(device, name) \
+	SESSION_CALL(device, name, OPEN, MULTIKERNEL_SESSION_SEIZE, 0)
 #define ACCEPT(device, name, ms)	SESSION_CALL(device, name, ACCEPT, 0, ms)
 #define REMOVE(device, name)		SESSION_CALL(device, name, REMOVE, 0, 0)
 
@@ -349,7 +350,7 @@ TEST_F(session, bytes)
 	EXPECT_EQ(MULTIKERNEL_ENTRY_BYTES_MAX,
 		  get_bytes(fd, "large", read, MULTIKERNEL_ENTRY_BYTES_MAX));
 	EXPECT_EQ(0, memcmp(large, read, MULTIKERNEL_ENTRY_BYTES_MAX));
-	/* No more is written than there is room for, and how much there is is told. */
+	/* No more is written than there is room for, and the whole length is told. */
 	memset(bytes, 'x', sizeof(bytes));
 	EXPECT_EQ(MULTIKERNEL_ENTRY_BYTES_MAX, get_bytes(fd, "large", bytes, 7));
 	EXPECT_EQ(0, memcmp(large, bytes, 7));
@@ -417,7 +418,8 @@ static bool same_file(int one, int two, size_t length)
 	for (at = 0; at < length; at += 4096) {
 		ssize_t part = length - at < 4096 ? length - at : 4096;
 
-		if (pread(one, bytes[0], part, at) != part || pread(two, bytes[1], part, at) != part)
+		if (pread(one, bytes[0], part, at) != part ||
+		    pread(two, bytes[1], part, at) != part)
 			return false;
 		if (memcmp(bytes[0], bytes[1], part))
 			return false;

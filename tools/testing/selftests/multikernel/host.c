@@ -310,7 +310,7 @@ int arena_remove(int device, const char *name)
 }
 
 int arena_grant(int device, unsigned long command, const char *name, __u32 id,
-		       __u32 flags)
+		__u32 flags)
 {
 	struct multikernel_ioctl_arena_grant request = {
 		.size = sizeof(request),
