@@ -48,6 +48,9 @@ impl Worker {
 
     /// The fd of some session; the device if there is none.
     fn session(&mut self) -> i32 {
+        if self.sessions.is_empty() {
+            self.sessions();
+        }
         *self.random.pick(&self.sessions).unwrap_or(&self.device)
     }
 
