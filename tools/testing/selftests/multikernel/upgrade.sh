@@ -41,9 +41,9 @@ runs_on() {
 
 # pinned NAME CPU: a process pinned to that CPU of the spawn computes there.
 pinned() {
-	told "$1" 60 "taskset $((1 << $2)) sh -c 'i=0
-		while [ \$i -lt 2000 ]; do i=\$((i + 1)); done
-		set -- \$(cat /proc/self/stat); shift 38; [ \$1 = $2 ]'"
+	spin='i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done'
+	where='set -- $(cat /proc/self/stat); shift 38'
+	told "$1" 60 "taskset $((1 << $2)) sh -c '$spin; $where; [ \$1 = $2 ]'"
 }
 
 has_cpus() {
