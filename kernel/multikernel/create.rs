@@ -424,14 +424,20 @@ pub(crate) fn destroy(subsystem: &Subsystem, handle: Handle) -> Result {
         true => Err(EBUSY),
     };
     let holdings = subsystem.take_holdings(handle, Purpose::Work, idle)?;
-    if let Err(error) = connect::settle(subsystem, handle) {
-        subsystem.put_back(handle, holdings, |_| {});
-        return Err(error);
-    }
-    // It is there: it cannot be destroyed without its holdings.
-    if let Ok(instance) = subsystem.lock().find(handle) {
+    let settled = connect::settle(subsystem, handle).and_then(|()| {
+        let mut registry = subsystem.lock();
+        let instance = registry.find(handle)?;
+        // CPUs may have been promised to it since; from here on none are.
+        if instance.gains {
+            return Err(EBUSY);
+        }
         instance.state = State::Empty;
         instance.image = None;
+        Ok(())
+    });
+    if let Err(error) = settled {
+        subsystem.put_back(handle, holdings, |_| {});
+        return Err(error);
     }
     let Holdings {
         cpus,

@@ -66,13 +66,13 @@ fn wait_for(milliseconds: i64, mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// That no call works on any instance: all holdings are where they belong.
+/// That no call works on any instance: all holdings are where they belong, and no CPUs on their way.
 fn is_quiet(subsystem: &Subsystem) -> bool {
     let registry = subsystem.lock();
     registry
         .instances
         .iter()
-        .all(|instance| instance.holdings.is_some())
+        .all(|instance| instance.holdings.is_some() && !instance.gains)
 }
 
 /// The first instance with a serial number above `seen` whose spawn may still run.

@@ -133,7 +133,11 @@ unsafe extern "C" fn prepare(cpu: c_uint) -> c_int {
     };
     let request = cpus::about(CPUS_MAY_START, x86::apic_id(cpu));
     match call::call(host, None, PORT_CPUS, &request, &mut [], ANSWER_MS) {
-        Ok(_) => 0,
+        Ok(_) => {
+            // Whoever starts it: other spawns may not know its APIC id.
+            inbox::came_late(cpu);
+            0
+        }
         // A host that lends all CPUs of the tables from the beginning.
         Err(ECONNREFUSED) => 0,
         Err(error) => {
@@ -227,10 +231,6 @@ fn bring_online(ids: &[u32]) -> Result {
         let cpu = cpu_of(id).ok_or(ENODEV)?;
         if cpu::is_online(cpu) {
             continue;
-        }
-        let own = OWN.get(cpu.as_u32() as usize);
-        if !own.is_some_and(|own| own.load(Relaxed)) {
-            inbox::came_late(cpu.as_u32());
         }
         match cpu::bring_online(cpu) {
             Ok(()) => pr_info!("CPU {} is this instance's now\n", cpu.as_u32()),

@@ -167,14 +167,18 @@ impl<H: Copy + Eq> Ownership<H> {
         }
     }
 
-    /// Either of the two calls it off. With ticket 0 the owner calls off whatever offer stands.
+    /// Either of the two calls it off. With ticket 0 the owner calls off whatever offer stands, and
+    /// who has accepted that one.
     ///
     /// # Errors
     ///
     /// `ESTALE`: it has been committed, or is not the last offer; `EACCES`: it is neither's.
     pub fn abort(&mut self, by: Party<H>, ticket: u64) -> Result {
         match self.offer {
-            Some(offer) if offer.ticket == ticket || ticket == 0 && self.owner == by => {
+            Some(offer)
+                if offer.ticket == ticket
+                    || ticket == 0 && (self.owner == by || offer.to == by && offer.accepted) =>
+            {
                 if offer.to != by && self.owner != by {
                     return Err(EACCES);
                 }

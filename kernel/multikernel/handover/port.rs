@@ -58,9 +58,9 @@ use crate::{
 };
 
 /// How many requests may wait.
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 512;
 /// How many of one link.
-const WAITING_OF_LINK_MAX: usize = 8;
+const WAITING_OF_LINK_MAX: usize = 32;
 
 /// What is asked for.
 enum Wish {

@@ -72,7 +72,7 @@ fn ask(name: &Name, step: Step) -> Result<Told> {
 
 /// Whether a step that failed like this may have been made nevertheless.
 fn is_in_doubt(error: Error) -> bool {
-    [EINTR, ETIMEDOUT, EPIPE].contains(&error)
+    [EINTR, ETIMEDOUT, EPIPE, EPROTO, EMSGSIZE].contains(&error)
 }
 
 /// The sessions that are open in this kernel.
@@ -260,8 +260,14 @@ impl Session {
         let claim = Claim::new(name)?;
         let told = news::wait_for(timeout_ms, || match ask(name, Step::Accept) {
             Ok(told) => Ok(Some(told)),
-            Err(EACCES | ENOENT) if timeout_ms != 0 => Ok(None),
-            Err(error) => Err(error),
+            Err(EACCES | ENOENT | EBUSY) if timeout_ms != 0 => Ok(None),
+            Err(error) => {
+                if is_in_doubt(error) {
+                    // It may have been accepted, and nobody will look at it.
+                    let _ = ask(name, Step::Abort(0));
+                }
+                Err(error)
+            }
         })?;
         let ticket = told.ticket;
         let opened = Backing::new(name, &told).and_then(|backing| {
@@ -320,14 +326,23 @@ impl Session {
 
     /// Sees what has become of an offer of this kernel's, and takes the role that follows.
     fn look(&self, state: &mut State, ticket: u64) -> Result<Outcome> {
-        if ticket == 0 {
-            // Whether it was made is not known: OFFER again, or ABORT, says so.
-            return Ok(Outcome::Offered);
-        }
-        let outcome = match ask(self.name(), Step::Look(ticket)) {
+        let looked = match ticket {
+            // Whether it was made is not known.
+            0 => Err(ESTALE),
+            ticket => ask(self.name(), Step::Look(ticket)),
+        };
+        let outcome = match looked {
             Ok(told) => told.outcome,
-            // It has been offered again since, by its new owner.
-            Err(ESTALE | ENOENT | EACCES) => Outcome::Committed,
+            // It is not the last one: another may stand, by this kernel or by a new owner.
+            Err(ESTALE | ENOENT | EACCES) => match ask(self.name(), Step::Open) {
+                Ok(told) if told.ticket != 0 => {
+                    state.role = Role::Offering(told.ticket);
+                    told.outcome
+                }
+                Ok(_) => Outcome::Aborted,
+                Err(ENOENT | EACCES) => Outcome::Committed,
+                Err(error) => return Err(error),
+            },
             Err(error) => return Err(error),
         };
         match outcome {
@@ -443,14 +458,13 @@ impl Session {
         if self.pages.load(Relaxed) != 0 {
             return Err(EBUSY);
         }
-        let before = state.role;
         match ask(self.name(), Step::Offer(*to)) {
             Ok(told) => {
                 state.role = Role::Offering(told.ticket);
                 Ok(told.ticket)
             }
             Err(error) => {
-                if is_in_doubt(error) && before == Role::Owner {
+                if is_in_doubt(error) {
                     state.role = Role::Offering(0);
                 }
                 if error == EACCES {
@@ -507,13 +521,22 @@ impl Session {
                 state.role = after;
                 Ok(())
             }
-            Err(error) => {
-                if error == ESTALE {
-                    // An adopter whose commit was made without its hearing of it has to open it.
-                    state.role = Role::Former;
-                }
-                Err(error)
+            // An adopter whose commit was made without its hearing of it has to open it.
+            Err(ESTALE) if after == Role::Former => {
+                state.role = after;
+                Err(ESTALE)
             }
+            // It has been committed, or another offer of this kernel's stands.
+            Err(ESTALE) => match self.look(&mut state, 0)? {
+                Outcome::Aborted => Ok(()),
+                Outcome::Committed => Err(ESTALE),
+                Outcome::Offered | Outcome::Accepted => {
+                    ask(self.name(), Step::Abort(0))?;
+                    state.role = after;
+                    Ok(())
+                }
+            },
+            Err(error) => Err(error),
         }
     }
 
@@ -525,11 +548,16 @@ impl Session {
     pub(crate) fn wait(&self, timeout_ms: u32) -> Result<bool> {
         news::wait_for(timeout_ms, || {
             let mut state = self.state.lock();
-            let outcome = match state.role {
-                Role::Offering(ticket) => self.look(&mut state, ticket)?,
-                Role::Adopter(ticket) => self.look_as_adopter(&mut state, ticket)?,
-                Role::Former => return Err(ESTALE),
-                Role::Owner => return Err(EINVAL),
+            let looked = match state.role {
+                Role::Offering(ticket) => self.look(&mut state, ticket),
+                Role::Adopter(ticket) => self.look_as_adopter(&mut state, ticket),
+                Role::Former => Err(ESTALE),
+                Role::Owner => Err(EINVAL),
+            };
+            let outcome = match looked {
+                // The host has too many requests of this kernel at the moment.
+                Err(EBUSY) => return Ok(None),
+                looked => looked?,
             };
             Ok(match outcome {
                 Outcome::Committed => Some(true),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use multikernel::device::{CreateRequest, HangTimeout, Host, Instance, Reason, State};
-use multikernel::load::{self, LoadSpec, Loaded};
+use multikernel::load::{self, LoadSpec};
 use multikernel::state::{self, Record, Store};
 use multikernel::{Error, Result};
 use serde_json::json;

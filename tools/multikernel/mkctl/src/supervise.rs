@@ -174,6 +174,10 @@ impl Supervisor<'_> {
                     return self.shut_down();
                 }
             };
+            // Somebody may have upgraded it between the two looks.
+            if self.follow()? {
+                continue 'life;
+            }
             self.say(&ended);
             let mut life = began.elapsed();
             let ours = matches!(

@@ -265,6 +265,14 @@ impl Work<'_> {
         self.wait_until_up(args, &new, record.spec.guest, signals)?;
         if let Some(command) = &args.handover_command {
             self.have_sessions_accepted(command)?;
+            let (state, reason) = new.state()?;
+            if !state.is_live() {
+                return Err(Error::new(
+                    cannot(self.name),
+                    format_args!("the new kernel has ended meanwhile: {state} ({reason})"),
+                )
+                .advice("The old kernel goes on"));
+            }
         }
         self.check(signals)?;
         self.commit(&old, &new, record)
@@ -348,11 +356,18 @@ impl Work<'_> {
                 return Err(Error::new(cannot(self.name), why).advice("The old kernel goes on"));
             }
             let mut answer = [0; 2];
-            if !answers
-                && new
-                    .call(&Call::echo(b"up"), &mut answer)
-                    .is_ok_and(|n| n == 2)
-            {
+            let asked = (!answers).then(|| new.call(&Call::echo(b"up"), &mut answer));
+            if let Some(Err(error)) = &asked {
+                if error.errno() == Some(libc::EPROTONOSUPPORT) {
+                    // It would not ask before it starts CPUs: it must not get to its user space.
+                    return Err(Error::new(
+                        cannot(self.name),
+                        "the new kernel has another version of the ABI",
+                    )
+                    .advice("The old kernel goes on; the kernel log says which versions"));
+                }
+            }
+            if matches!(asked, Some(Ok(2))) {
                 answers = true;
                 settled = (!asked_for_more).then(|| Instant::now() + SETTLING);
                 let seconds = self.note("answers");
@@ -453,7 +468,18 @@ impl Work<'_> {
         match new.info()?.name {
             name if name == self.name => {}
             name if name == self.other => {
+                let old = self.host.instance_by_id(self.state.old)?;
+                if old.is_none_or(|old| old.name() != self.name) {
+                    return Err(Error::new(
+                        cannot(self.name),
+                        "the old instance has been removed meanwhile",
+                    )
+                    .advice(format!("The new kernel runs as \"{}\"", self.other)));
+                }
                 if let Err(error) = self.take_over(&new) {
+                    if error.errno() != Some(libc::EBUSY) {
+                        return Err(error);
+                    }
                     // What the new one had accepted it does not wait for any more.
                     self.state.committed = false;
                     self.undo(true)?;

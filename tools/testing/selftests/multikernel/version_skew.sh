@@ -22,17 +22,6 @@ line=/run/ttyS2.log
 # This kernel's own.
 minor=$(cat "$debugfs/claim_minor")
 
-# The spawn's user space, with what serves ports and calls the host.
-spawn_initrd() {
-	mkdir -p "$work/root"
-	cp /usr/bin/mkctl port_test "$work/root"
-	printf '#!/bin/sh\n/port_test serve\n' >"$work/root/serve"
-	chmod 755 "$work/root/serve"
-	(cd "$work/root" && printf '%s\n' mkctl port_test serve | cpio -o -H newc | gzip) \
-		>"$work/more" 2>/dev/null
-	cat /boot/spawn.cpio.gz "$work/more" >"$work/spawn.cpio.gz"
-}
-
 # run WORDS [OPTION...]: with these words on the command line.
 run() {
 	words=$1
@@ -104,7 +93,9 @@ gone() {
 	mkctl rm --force skew
 }
 
-spawn_initrd
+printf '#!/bin/sh\n/port_test serve\n' >"$work/serve"
+chmod 755 "$work/serve"
+spawn_initrd /usr/bin/mkctl port_test "$work/serve"
 mkctl pool grow 96M >/dev/null
 ledger >"$work/before"
 

@@ -356,8 +356,6 @@ pub fn session<R: Request>(
 /// What SESSION_PUT, GET and DELETE say of an entry.
 #[derive(Debug)]
 pub struct SessionEntry {
-    /// `MULTIKERNEL_ENTRY_*`.
-    pub kind: u32,
     /// How many bytes it has.
     pub length: u64,
     /// Its pages.
@@ -376,7 +374,6 @@ fn entry(
     let pages = request.kind == sys::MULTIKERNEL_ENTRY_PAGES
         && number != sys::MULTIKERNEL_IOCTL_SESSION_DELETE;
     Ok(SessionEntry {
-        kind: request.kind,
         length: request.length,
         fd: pages.then(|| owned(request.fd)).transpose()?,
     })

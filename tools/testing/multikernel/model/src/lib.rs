@@ -117,6 +117,8 @@ pub struct State {
     pub spoilt: bool,
     /// A commit was made of entries that were not those the adopter had seen.
     pub torn: bool,
+    /// A kernel that had offered it has taken it for gone, and owns it.
+    pub lost: bool,
     /// How many kernels have ended.
     pub ends: u8,
 }
@@ -192,7 +194,7 @@ impl HandOver {
             Role::Closed => vec![Step::Open, Step::Accept],
             Role::Owner if state.ownership.offers() < self.offers => vec![Step::Offer],
             Role::Owner | Role::Former => vec![],
-            Role::Offering(0) => vec![Step::Offer, Step::Abort(0)],
+            Role::Offering(0) => vec![Step::Offer, Step::Abort(0), Step::Open],
             Role::Offering(ticket) => vec![Step::Offer, Step::Abort(ticket), Step::Look(ticket)],
             Role::Adopter(ticket, _) => {
                 vec![
@@ -247,6 +249,7 @@ impl HandOver {
         *role = match (step, answer, *role) {
             (Step::Open, Some(Answer::Ticket(0)), _) => Role::Owner,
             (Step::Open, Some(Answer::Ticket(ticket)), _) => Role::Offering(ticket),
+            (Step::Open, None, Role::Offering(_)) => Role::Former,
             (Step::Offer, Some(Answer::Ticket(ticket)), _) => Role::Offering(ticket),
             // It is another's: an offer that was in doubt had been made.
             (Step::Offer, None, _) => Role::Former,
@@ -255,12 +258,15 @@ impl HandOver {
             (Step::Commit(_), None, _) if self.defect == Some(Defect::CommitAnyway) => Role::Owner,
             (Step::Commit(_), None, _) => Role::Former,
             (Step::Abort(_), Some(_), Role::Offering(_)) => Role::Owner,
+            // It is opened to see what stands.
+            (Step::Abort(_), None, Role::Offering(_)) => Role::Offering(0),
             (Step::Abort(_), _, _) => Role::Former,
             (Step::Look(_), Some(Answer::Pending), role) => role,
             (Step::Look(_), Some(Answer::Committed), Role::Adopter(..)) => Role::Owner,
             (Step::Look(_), _, Role::Adopter(..)) => Role::Former,
             (Step::Look(_), Some(Answer::Aborted), _) => Role::Owner,
-            (Step::Look(_), _, _) => Role::Former,
+            (Step::Look(_), Some(_), _) => Role::Former,
+            (Step::Look(_), None, _) => Role::Offering(0),
             (_, _, role) => role,
         };
     }
@@ -284,6 +290,7 @@ impl Model for HandOver {
             offered: 0,
             spoilt: false,
             torn: false,
+            lost: false,
             ends: 0,
         }]
     }
@@ -372,12 +379,26 @@ impl Model for HandOver {
                 else {
                     return None;
                 };
+                let offered = matches!(state.kernel(side).role, Role::Offering(_));
                 self.hear(&mut state, side, step, answer);
+                let gone = offered && state.kernel(side).role == Role::Former;
+                state.lost |= gone && state.ownership.owner() == Party::Instance(side);
             }
             Action::GiveUp(side) => {
                 let kernel = &mut state.kernels[side as usize];
                 if let Some(Pending::Asked(step)) = kernel.pending {
                     kernel.loose.push(step);
+                }
+                if let Some(Pending::Asked(Step::Offer) | Pending::Answered(Step::Offer, _)) =
+                    kernel.pending
+                {
+                    kernel.role = Role::Offering(0);
+                }
+                // It may have been accepted, and nobody will look at it.
+                if let Some(Pending::Asked(Step::Accept) | Pending::Answered(Step::Accept, _)) =
+                    kernel.pending
+                {
+                    kernel.loose.push(Step::Abort(0));
                 }
                 if self.defect == Some(Defect::ForgetDoubt) && kernel.role == Role::Offering(0) {
                     kernel.role = Role::Owner;
@@ -463,6 +484,9 @@ impl Model for HandOver {
                     })
                 },
             ),
+            Property::always("nobody gives up what is its own", |_, state: &State| {
+                !state.lost
+            }),
             Property::sometimes("it is taken over", |_, state: &State| {
                 state.kernel(Side::Taker).role == Role::Owner
             }),
