@@ -28,8 +28,8 @@ use crate::memory::{
 ///
 /// # Invariants
 ///
-/// `size` bytes at `at`, which is page-aligned, can be read and written for as long as it lives, and
-/// no Rust object is there.
+/// `size` bytes at `at`, which is page-aligned, can be read and written for as long as it lives,
+/// and no Rust object is there.
 pub(crate) struct SharedBytes {
     at: *mut u8,
     size: u64,
@@ -110,8 +110,8 @@ impl SharedBytes {
         Ok(())
     }
 
-    /// Writes a word by one store: whoever sees it sees what was written before, and what is written
-    /// later is not seen before it.
+    /// Writes a word by one store: whoever sees it sees what was written before, and what is
+    /// written later is not seen before it.
     ///
     /// # Errors
     ///

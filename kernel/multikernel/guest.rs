@@ -19,8 +19,8 @@
 //! Policy only: no `unsafe` here but where C enters Rust. The order of events is that of the boot:
 //! [`early_setup()`] from `setup_arch()`, on one CPU and before any allocator; [`console_setup()`]
 //! from `console_init()`, when memory can be mapped for good; [`device_setup()`] with the other
-//! device initcalls, when all CPUs are up; [`sockets_setup()`] after them. No locks are held across any of it; state that several
-//! CPUs touch later is atomic.
+//! device initcalls, when all CPUs are up; [`sockets_setup()`] after them. No locks are held across
+//! any of it; state that several CPUs touch later is atomic.
 
 use kernel::{
     prelude::*,

@@ -66,7 +66,8 @@ fn wait_for(milliseconds: i64, mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// That no call works on any instance: all holdings are where they belong, and no CPUs on their way.
+/// That no call works on any instance: all holdings are where they belong, and no CPUs on their
+/// way.
 fn is_quiet(subsystem: &Subsystem) -> bool {
     let registry = subsystem.lock();
     registry

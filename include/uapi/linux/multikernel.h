@@ -935,7 +935,7 @@ struct multikernel_link_lane {
  * @doorbells:	that it got, over all links; of a CPU of the other kernel those
  *		that were rung over this link
  * @idle:	those of them that were looked at and for nothing
- * @held:	those that were not looked at at once, as there had been too many for
+ * @held:	those that had to wait to be looked at, as there had been too many for
  *		nothing
  * @delayed:	how often this link had used up its share of the CPU, and what it
  *		brought had to wait

@@ -104,8 +104,8 @@ pub const SESSION_LOOK: u32 = 7;
 /// `SessionRequest::operation`: the arena is to be without a session.
 pub const SESSION_REMOVE: u32 = 8;
 
-/// What a spawn asks of [`PORT_SESSION`](crate::abi::PORT_SESSION), behind its `CallHeader`. What an
-/// operation has no use for is zero.
+/// What a spawn asks of [`PORT_SESSION`](crate::abi::PORT_SESSION), behind its `CallHeader`. What
+/// an operation has no use for is zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionRequest {

@@ -15,8 +15,8 @@
 //!    +------ abort --------+------ abort ------+   also when a kernel that has accepted ends
 //! ```
 //!
-//! The file is pure: the model in `tools/testing/multikernel/model` drives this very code. `H` tells
-//! instances apart. In the kernel the registry's mutex guards it.
+//! The file is pure: the model in `tools/testing/multikernel/model` drives this very code. `H`
+//! tells instances apart. In the kernel the registry's mutex guards it.
 
 // `pub`, not `pub(crate)`: in the test workspace the file is a library's.
 #![allow(unreachable_pub)]

@@ -119,7 +119,7 @@ impl Handler for Port {
                     let _ = workqueue::system().enqueue::<_, 0>(desk.clone());
                     return;
                 }
-                Err((caller, _)) => (caller, bindings::EBUSY),
+                Err(caller) => (caller, bindings::EBUSY),
             },
             _ => (caller, bindings::EINVAL),
         };
@@ -129,15 +129,15 @@ impl Handler for Port {
 }
 
 impl Desk {
-    /// Has a request answered; it comes back if there are too many.
-    fn put_down(&self, asked: (Caller, Wish)) -> Result<(), (Caller, Wish)> {
+    /// Has a request answered; who has made it comes back if there are too many.
+    fn put_down(&self, asked: (Caller, Wish)) -> Result<(), Caller> {
         let mut waiting = self.waiting.lock();
         let link = asked.0.link();
         let same = |other: &&(Caller, Wish)| Arc::ptr_eq(other.0.link(), link);
         if waiting.iter().filter(same).count() >= WAITING_OF_LINK_MAX
             || waiting.len() >= WAITING_MAX
         {
-            return Err(asked);
+            return Err(asked.0);
         }
         // There is room.
         let _ = waiting.push_within_capacity(asked);

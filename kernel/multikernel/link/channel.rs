@@ -323,8 +323,8 @@ impl Channel {
     }
 
     /// Wakes who waits here, if there is a reason to; whether there was, or has been since the last
-    /// time. If not, he is asleep anew: whoever rang for the sleep that is over does not ring for it
-    /// again.
+    /// time. If not, he is asleep anew: whoever rang for the sleep that is over does not ring for
+    /// it again.
     pub(super) fn wake(&self, anew: bool) -> bool {
         let mut reader = self.reader.lock();
         let mut moved = false;

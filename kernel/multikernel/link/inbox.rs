@@ -168,7 +168,7 @@ struct Counters {
     doorbells: Atomic<u64>,
     /// Those that were looked at and for nothing.
     idle: Atomic<u64>,
-    /// Those that were not looked at at once.
+    /// Those that had to wait to be looked at.
     held: Atomic<u64>,
     /// How often a caller looked for its answer, or the work item for more.
     polls: Atomic<u64>,

@@ -186,7 +186,7 @@ mod tests {
         assert!(looks >= 1_000_000_000 / LOOK_NS);
         let forgotten = 1_000_000_000 / FORGET_NS;
         assert!(looks <= 1_000_000_000 / LOOK_NS + forgotten + u64::from(IDLE_MAX));
-        // After a while of peace, the next is looked at at once, and the one after it.
+        // After a while of peace, the next need not wait, nor the one after it.
         let later = START + 2_000_000_000;
         assert_eq!(gate.looked(later, false), 0);
         assert_eq!(gate.looked(later, false), 0);

@@ -352,26 +352,25 @@ mod tests {
         }
     }
 
+    const TABLE: [&str; 8] = [
+        "  LANE                      MSG/S  BYTES/S  RINGS/S STALLS/S  USED   MAX     MESSAGES",
+        "web: up, start 4; rung 15.0k/s, held 3750/s, delayed 0/s; polls 0/s, of use 0/s",
+        "  sent                      15.0k   840.0k     7500      150",
+        "  received                  15.0k   840.0k     7500      150",
+        "  CPU 0 to CPU 1            15.0k   840.0k     7500      150     3    48        31000",
+        "  CPU 0 from CPU 1          15.0k   840.0k     7500      150     -     -        31000",
+        "  port 65536 to                 0        0        0        0     3    48            0 \
+         mapped",
+        "  common from                   0        0        0        0     -     -            7 \
+         broken",
+    ];
+
     #[test]
     fn a_table() {
         let before = look(10, 1_000, None);
         let looks = [look(12, 31_000, Some(&before))];
         let text: Vec<String> = lines(&looks).into_iter().map(|(_, line)| line).collect();
-        assert_eq!(
-            text,
-            [
-                "  LANE                      MSG/S  BYTES/S  RINGS/S STALLS/S  USED   MAX     MESSAGES",
-                "web: up, start 4; rung 15.0k/s, held 3750/s, delayed 0/s; polls 0/s, of use 0/s",
-                "  sent                      15.0k   840.0k     7500      150",
-                "  received                  15.0k   840.0k     7500      150",
-                "  CPU 0 to CPU 1            15.0k   840.0k     7500      150     3    48        31000",
-                "  CPU 0 from CPU 1          15.0k   840.0k     7500      150     -     -        31000",
-                "  port 65536 to                 0        0        0        0     3    48            0 \
-                 mapped",
-                "  common from                   0        0        0        0     -     -            7 \
-                 broken",
-            ]
-        );
+        assert_eq!(text, TABLE);
     }
 
     #[test]

@@ -37,8 +37,8 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Writes to a key-value server in an instance, and sees that nothing is lost.
 ///
-/// It ends after --seconds or --interruptions, or by SIGINT or SIGTERM, and then reads back all that
-/// was acknowledged. Status 0 if nothing of that was lost, changed or doubled.
+/// It ends after --seconds or --interruptions, or by SIGINT or SIGTERM, and then reads back all
+/// that was acknowledged. Status 0 if nothing of that was lost, changed or doubled.
 #[derive(Parser)]
 #[command(group = ArgGroup::new("where").required(true).args(["names", "unix"]))]
 struct Args {
@@ -58,7 +58,8 @@ struct Args {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     keys: u32,
     /// Bytes of each value
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(20..=1_048_576))]
+    #[arg(long, default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(20..=1_048_576))]
     bytes: u32,
     /// Write for so many seconds
     #[arg(long, value_name = "N")]

@@ -188,7 +188,8 @@ struct PlatformCapabilities {
     reserved1: [u8; 4],
 }
 
-/// 66f0d379-b4f3-4074-ac43-0d3318b78cdb: byte-addressable persistent memory (ACPI 6.5, table 5.132).
+/// 66f0d379-b4f3-4074-ac43-0d3318b78cdb: byte-addressable persistent memory (ACPI 6.5, table
+/// 5.132).
 const PERSISTENT_MEMORY: [u8; 16] = [
     0x79, 0xd3, 0xf0, 0x66, 0xf3, 0xb4, 0x74, 0x40, 0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c, 0xdb,
 ];

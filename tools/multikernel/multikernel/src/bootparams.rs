@@ -40,8 +40,8 @@ pub struct E820Entry {
         max = bootparam::E820_MAX_ENTRIES_ZEROPAGE)]
 pub struct TooManyEntries(usize);
 
-/// The memory map: `low` and `ranges` as RAM, less `boot` (ACPI data) and `shared` (reserved); `pmem`
-/// is none of it.
+/// The memory map: `low` and `ranges` as RAM, less `boot` (ACPI data) and `shared` (reserved);
+/// `pmem` is none of it.
 ///
 /// `boot` holds boot_params and command line beside the tables; the kernel copies those two early
 /// and needs none of it as RAM. Sorted by address, neighbours of one kind joined.

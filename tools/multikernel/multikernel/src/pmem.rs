@@ -2,10 +2,10 @@
 
 //! Arenas that an instance's kernel finds as persistent memory.
 //!
-//! The host's kernel knows grants and nothing of this: a spawn is told of an arena by its memory map
-//! and ACPI tables, and uses it as RAM that keeps what is in it. So it has to be the instance's to
-//! write to, and where the tables say, from when they are made until the instance has stopped. While
-//! it runs, the grant sees to that; before, an open file does.
+//! The host's kernel knows grants and nothing of this: a spawn is told of an arena by its memory
+//! map and ACPI tables, and uses it as RAM that keeps what is in it. So it has to be the instance's
+//! to write to, and where the tables say, from when they are made until the instance has stopped.
+//! While it runs, the grant sees to that; before, an open file does.
 
 use crate::boot::Memory;
 use crate::device::{Arena, ArenaInfo, Host, Instance};

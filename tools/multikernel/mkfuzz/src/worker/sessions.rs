@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a process does with sessions: makes and opens them in arenas that others work with too, puts
-//! and gets entries, and offers them to the host, which is itself, and to instances.
+//! What a process does with sessions: makes and opens them in arenas that others work with too,
+//! puts and gets entries, and offers them to the host, which is itself, and to instances.
 
 use multikernel_sys as sys;
 
@@ -108,7 +108,7 @@ impl Worker {
 
     /// Maps an entry's pages for a while.
     fn map_pages(&mut self, fd: i32, size: usize) {
-        let protection = libc::PROT_READ | libc::PROT_WRITE * self.random.below(2) as i32;
+        let protection = libc::PROT_READ | (libc::PROT_WRITE * self.random.below(2) as i32);
         let result = calls::map(fd, size, protection, libc::MAP_SHARED, 0);
         let mapped = self.count(Call::Mmap, result);
         if let (Some((address, size)), true) = (mapped, protection & libc::PROT_WRITE != 0) {

@@ -103,7 +103,7 @@ pub struct CpuStats {
     pub doorbells: u64,
     /// Those that were for nothing.
     pub idle: u64,
-    /// Those that were not looked at at once.
+    /// Those that had to wait to be looked at.
     pub held: u64,
     /// How often the link had used up its share of the CPU.
     pub delayed: u64,
@@ -259,7 +259,7 @@ pub struct LinkRates {
     pub lanes: Vec<Rate>,
     /// Doorbells that CPUs of this kernel got, over all links.
     pub doorbells: f64,
-    /// Those that were not looked at at once.
+    /// Those that had to wait to be looked at.
     pub held: f64,
     /// How often the link had used up its share of a CPU.
     pub delayed: f64,

@@ -563,12 +563,12 @@ impl ArenaMap {
         all.get(offset..offset.checked_add(bytes)?)
     }
 
-    /// All of it as words of 8 bytes, to be read and stored whole; `None` if the arena was opened to
-    /// be read only.
+    /// All of it as words of 8 bytes, to be read and stored whole; `None` if the arena was opened
+    /// to be read only.
     pub fn words(&self) -> Option<&[AtomicU64]> {
         let words = self.bytes / size_of::<AtomicU64>();
-        // SAFETY: The mapping is `bytes` long, begins with a page, so that words are aligned, may be
-        // written to, and lives as long as `self`; every access is atomic.
+        // SAFETY: The mapping is `bytes` long, begins with a page, so that words are aligned, may
+        // be written to, and lives as long as `self`; every access is atomic.
         self.writable
             .then(|| unsafe { slice::from_raw_parts(self.start.as_ptr().cast(), words) })
     }

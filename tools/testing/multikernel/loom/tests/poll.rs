@@ -4,9 +4,9 @@
 //! order: when it has ended, no message is left there unrung. And a work item that looks for more
 //! behind a doorbell's message.
 //!
-//! As in `link/inbox.rs` and `link/inbox/polling.rs` of the kernel: who looks holds the inbox's lock
-//! for each look, the softirq behind a doorbell for all of its work. A doorbell comes as soon as it
-//! is rung, or later; the model has who rings do its work, and that of the work item.
+//! As in `link/inbox.rs` and `link/inbox/polling.rs` of the kernel: who looks holds the inbox's
+//! lock for each look, the softirq behind a doorbell for all of its work. A doorbell comes as soon
+//! as it is rung, or later; the model has who rings do its work, and that of the work item.
 
 use std::sync::Arc;
 
@@ -126,8 +126,8 @@ impl Shared {
         }
     }
 
-    /// The CPU of which a doorbell rings until so many messages have come: its softirq, and the work
-    /// item behind it, which looks so often before the bell sleeps.
+    /// The CPU of which a doorbell rings until so many messages have come: its softirq, and the
+    /// work item behind it, which looks so often before the bell sleeps.
     fn receive(&self, messages: u64, looks: usize) {
         while self.inbox.lock().expect("no poison").taken != messages {
             self.doorbell.wait();

@@ -4,9 +4,10 @@
 //!
 //! The host is [`Ownership`] itself, the file that the kernel is built from. The two kernels are
 //! what `handover/session.rs` makes of its answers, in the same words: a [`Role`] each, and a step
-//! that is asked for and not yet answered. A request whose sender has given up may be made late, but
-//! not after a later one of the same kernel, as these have sequence numbers; an answer may be lost.
-//! Either kernel ends at any moment, and comes back; the owner changes the entries whenever it may.
+//! that is asked for and not yet answered. A request whose sender has given up may be made late,
+//! but not after a later one of the same kernel, as these have sequence numbers; an answer may be
+//! lost. Either kernel ends at any moment, and comes back; the owner changes the entries whenever
+//! it may.
 //!
 //! What must hold in every state is in [`HandOver::properties`].
 

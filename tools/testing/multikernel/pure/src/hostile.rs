@@ -250,7 +250,7 @@ pub fn sender_against_receiver(bytes: &[u8]) {
                 assert_eq!(published, before);
             }
             _ => {
-                let room = if input.byte() % 4 == 0 {
+                let room = if input.byte().is_multiple_of(4) {
                     input.number(2) as usize % (longest + 2)
                 } else {
                     longest
@@ -354,7 +354,7 @@ pub fn receiver_against_sender(bytes: &[u8]) {
     while !input.is_empty() {
         let tail = sender.tail();
         let stalls = sender.stalls();
-        if input.byte() % 2 == 0 {
+        if input.byte().is_multiple_of(2) {
             // A head that may well be.
             let by = input.byte() as u64 % (tail.wrapping_sub(head) + 2);
             memory.head.set(head.wrapping_add(by));
@@ -370,7 +370,7 @@ pub fn receiver_against_sender(bytes: &[u8]) {
             }
             broken
         };
-        if input.byte() % 4 == 0 {
+        if input.byte().is_multiple_of(4) {
             let (result, log) = memory.hostile(tail, || sender.taken());
             assert!(matches!(log[..], [Access::LoadHead(_)]));
             let broken = heads(&log);
@@ -508,7 +508,7 @@ pub fn header_against_layout(bytes: &[u8]) {
         data_bytes: input.number(3) as u32 % 0x4_0010 * 4096,
     });
     let mut slots = 1 << (input.byte() % 20);
-    if input.byte() % 8 == 0 {
+    if input.byte().is_multiple_of(8) {
         let word = input.number(4) as u32;
         let side = &mut sides[usize::from(input.byte() % 2)];
         match input.byte() % 4 {
