@@ -420,6 +420,7 @@ impl<'a> Run<'a> {
             self.report.failures.push(what);
         }
         self.report.stamps = stamps.finish()?;
+        let _quiet = self.work.quiet();
         let found = self.base.differences(&Exact::look(self.host)?);
         let leaks = found.iter().map(|what| format!("after the stamps: {what}"));
         self.report.leaks.extend(leaks);
