@@ -317,7 +317,7 @@ fn accept(args: &AcceptArgs) -> Result<()> {
         }
     }
     let Some(hold) = &args.hold else {
-        session.commit()?;
+        commit(&session)?;
         print_entries(&entries);
         return Ok(());
     };
@@ -333,6 +333,19 @@ fn accept(args: &AcceptArgs) -> Result<()> {
         }
         Offer::Aborted => Err(refused("the offer has been called off".to_owned())),
     }
+}
+
+/// How often a commit is tried of which it is not known whether it was made.
+const TRIES: usize = 4;
+
+fn commit(session: &Session) -> Result<()> {
+    for _ in 1..TRIES {
+        match session.commit() {
+            Err(error) if matches!(error.errno(), Some(libc::EINTR | libc::ETIMEDOUT)) => {}
+            result => return result,
+        }
+    }
+    session.commit()
 }
 
 #[cfg(test)]
