@@ -426,7 +426,7 @@ TEST_F(form, reserved_and_flags)
 	EXPECT_REFUSED(ADD_CPUS, add_cpus.flags, 1);
 	EXPECT_REFUSED(ADD_CPUS, add_cpus.nr_cpus, 0);
 	EXPECT_REFUSED(ADD_CPUS, add_cpus.nr_cpus, MULTIKERNEL_CPUS_MAX + 1);
-	EXPECT_REFUSED(EXCHANGE_NAMES, exchange_names.flags, 1);
+	EXPECT_REFUSED(EXCHANGE_NAMES, exchange_names.flags, 2);
 	EXPECT_REFUSED(EXCHANGE_NAMES, exchange_names.reserved, 1);
 	EXPECT_EQ(-EINVAL, stop_in_order(self->instance.fd, 3600001));
 	EXPECT_REFUSED(ARENA_CREATE, arena_create.flags, 0x20);
