@@ -469,7 +469,11 @@ impl Work<'_> {
             name if name == self.name => {}
             name if name == self.other => {
                 let old = self.host.instance_by_id(self.state.old)?;
-                if old.is_none_or(|old| old.name() != self.name) {
+                let same = match &old {
+                    Some(old) => old.info()?.name == self.name,
+                    None => false,
+                };
+                if !same {
                     return Err(Error::new(
                         cannot(self.name),
                         "the old instance has been removed meanwhile",
