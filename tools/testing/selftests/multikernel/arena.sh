@@ -48,7 +48,8 @@ passes_on() {
 # and forth between two spawns.
 between_two() {
 	told one 120 '/arena_test fill state 7' && told two 120 '/arena_test verify state 7' &&
-		told two 120 '/arena_test fill state 8' && told one 120 '/arena_test verify state 8' &&
+		told two 120 '/arena_test fill state 8' &&
+		told one 120 '/arena_test verify state 8' &&
 		./arena_test verify state 8
 }
 

@@ -188,7 +188,8 @@ check "the host takes it" mkctl handover seize state
 check "with all that was in it" entry_is third 4 more
 check "instances are removed" sh -c "mkctl rm --force one && mkctl rm two"
 all_back() {
-	mkctl handover rm state && mkctl arena rm state && mkctl pool shrink 512M && same "$work/before"
+	mkctl handover rm state && mkctl arena rm state && mkctl pool shrink 512M &&
+		same "$work/before"
 }
 check "and everything is back" all_back
 finish

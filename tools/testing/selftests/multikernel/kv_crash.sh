@@ -166,7 +166,7 @@ broken() {
 
 # The new kernel is up before the old one lets go.
 moved() {
-	kv kv stop && kv next start && wait_for 120 interrupted 1
+	kv "kv" stop && kv next start && wait_for 120 interrupted 1
 }
 
 exec 3>&1

@@ -6,7 +6,8 @@
 # what it wrote, and the other way round. The Debian kernel's console is a UART
 # that is lent to it; what that says the machine's runner keeps in /run/ttyS2.log.
 #
-# vm: CPUS=4 MEM=2200M TIMEOUT=600 BOOT="vmlinux kv.cpio.gz debian-vmlinuz spawn.cpio.gz debian-modules.cpio.gz"
+# vm: CPUS=4 MEM=2200M TIMEOUT=600
+# vm: BOOT="vmlinux kv.cpio.gz debian-vmlinuz spawn.cpio.gz debian-modules.cpio.gz"
 #
 # Functions are called by check, and quoted commands are for other shells:
 # shellcheck disable=SC2016,SC2317
