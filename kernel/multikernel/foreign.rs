@@ -177,6 +177,20 @@ impl ForeignMemory {
         &self.mapped
     }
 
+    /// Whether this kernel has any of it as persistent memory, which drivers and file systems use.
+    pub(crate) fn is_persistent_memory(&self) -> bool {
+        // SAFETY: Looks at the resource tree, with its lock held.
+        let found = unsafe {
+            bindings::region_intersects(
+                self.base,
+                self.mapped.size as usize,
+                bindings::IORESOURCE_MEM as usize,
+                bindings::IORES_DESC_PERSISTENT_MEMORY as usize,
+            )
+        };
+        found != bindings::REGION_DISJOINT as c_int
+    }
+
     /// Its physical address, and its bytes.
     pub(crate) fn range(&self) -> (u64, u64) {
         (self.base, self.mapped.size)

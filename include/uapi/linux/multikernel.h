@@ -1163,7 +1163,7 @@ struct multikernel_ioctl_arena_remove {
  * write.
  *
  * Revoke takes that back: EACCES if it was not granted; EBUSY while the instance
- * runs or is Failed.
+ * runs or is Failed, or owns a session in the arena.
  */
 struct multikernel_ioctl_arena_grant {
 	__u32	size;
@@ -1270,8 +1270,9 @@ struct multikernel_arena_grant {
  * _CREATE makes a session without entries in an arena, and loses what was in it.
  * An instance needs to be granted the arena, to be written to (EACCES). EEXIST:
  * there is one. EBUSY: the arena is open on the host, or granted to another
- * instance that is running. From then on it cannot be opened as an arena, nor
- * resized or removed (EBUSY).
+ * instance that is running; or, in a spawn kernel, it has the arena open or as
+ * persistent memory itself, in which case _OPEN and _ACCEPT fail likewise. From
+ * then on it cannot be opened as an arena, nor resized or removed (EBUSY).
  *
  * _OPEN opens one that this kernel, or an earlier life of it, owns (EACCES). If
  * it was offered it is still, see @ticket. With %MULTIKERNEL_SESSION_SEIZE the

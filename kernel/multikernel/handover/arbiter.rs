@@ -110,9 +110,14 @@ fn decide_by(
     let mut guard = subsystem.lock_with_room(room)?;
     let registry: &mut Registry = &mut guard;
     let by = by(registry)?;
+    // An offer that the step ends has had its receiver before, and not any more.
+    let before = concerned(registry, &name);
     let answer = decide_in(registry, by, &name, asked.step)?;
     if !matches!(asked.step, Step::Open | Step::Look(_)) {
-        tell(registry, &name, by);
+        let after = concerned(registry, &name);
+        tell(registry, |party| {
+            party != by && (before.contains(&Some(party)) || after.contains(&Some(party)))
+        });
     }
     Ok(answer)
 }
@@ -122,7 +127,9 @@ fn decide_in(registry: &mut Registry, by: Party<Handle>, name: &Name, step: Step
     let arenas = &mut registry.arenas;
     let ticket = match step {
         Step::Create => {
-            arenas.create_session(name, by, |handle| arena::may_run(instances, handle))?;
+            let runs = |handle| arena::may_run(instances, handle);
+            let place = arenas.create_session(name, by, runs)?;
+            arena::wipe_head(&place);
             0
         }
         Step::Open => {
@@ -185,21 +192,17 @@ fn decide_in(registry: &mut Registry, by: Party<Handle>, name: &Name, step: Step
     })
 }
 
-/// Tells all that have to do with a session that something has become of it. A spawn that does not
-/// hear of it asks again by itself.
-fn tell(registry: &mut Registry, name: &Name, by: Party<Handle>) {
+/// Who has to do with a session: its owner, who offered it last, and to whom it is offered.
+fn concerned(registry: &mut Registry, name: &Name) -> [Option<Party<Handle>>; 3] {
     let Ok((ownership, _)) = registry.arenas.session(name) else {
-        return;
+        return [None; 3];
     };
     let to = ownership.offer_made().map(|offer| offer.to);
-    let concerned = [Some(ownership.owner()), ownership.giver(), to];
-    tell_all(registry, |party| {
-        party != by && concerned.contains(&Some(party))
-    });
+    [Some(ownership.owner()), ownership.giver(), to]
 }
 
 /// Tells the host, and of the spawns those of `whom`.
-fn tell_all(registry: &Registry, whom: impl Fn(Party<Handle>) -> bool) {
+fn tell(registry: &Registry, whom: impl Fn(Party<Handle>) -> bool) {
     news::tell();
     for instance in &registry.instances {
         if let (true, Some(link)) = (whom(Party::Instance(instance.handle())), &instance.link) {
@@ -217,14 +220,15 @@ fn tell_all(registry: &Registry, whom: impl Fn(Party<Handle>) -> bool) {
 pub(crate) fn commit_all(registry: &mut Registry, from: Handle, to: Handle) -> Result {
     registry.arenas.commit_all(from, to)?;
     let both = [Party::Instance(from), Party::Instance(to)];
-    tell_all(registry, |party| both.contains(&party));
+    tell(registry, |party| both.contains(&party));
     Ok(())
 }
 
 /// A life of an instance has ended: what it had accepted is called off.
 pub(crate) fn ended(registry: &mut Registry, handle: Handle) {
+    // They look when the registry is free again, and find what has become of it.
+    tell(registry, |party| registry.arenas.waits_for(party, handle));
     registry.arenas.ended(handle);
-    news::tell();
 }
 
 /// The host takes a session from an instance that does not run, offered or not.
@@ -235,6 +239,7 @@ pub(crate) fn ended(registry: &mut Registry, handle: Handle) {
 pub(super) fn seize(subsystem: &Subsystem, name: &Name) -> Result {
     let mut guard = subsystem.lock();
     let registry: &mut Registry = &mut guard;
+    let concerned = concerned(registry, name);
     let instances = &registry.instances;
     let (ownership, _) = registry.arenas.session(name)?;
     if let Party::Instance(handle) = ownership.owner() {
@@ -243,6 +248,6 @@ pub(super) fn seize(subsystem: &Subsystem, name: &Name) -> Result {
         }
     }
     ownership.seize();
-    tell(registry, name, Party::Host);
+    tell(registry, |party| concerned.contains(&Some(party)));
     Ok(())
 }

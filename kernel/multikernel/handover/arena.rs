@@ -42,6 +42,9 @@ use crate::{
     }, //
 };
 
+/// Where the header of a session is, at least: a page.
+const HEAD: u64 = 4096;
+
 /// Whether an instance may be using what it was granted.
 pub(super) fn may_run(instances: &[KBox<Instance>], handle: Handle) -> bool {
     instances
@@ -118,6 +121,16 @@ impl Drop for ArenaFile {
             subsystem.lock().arenas.close(self.place.id);
         }
     }
+}
+
+/// Has what a session of before, or anything else, left at the begin of an arena be none: who makes
+/// one there may end before it has written its own. With the registry's mutex held, and nobody at
+/// work in the arena.
+pub(super) fn wipe_head(place: &Place) {
+    // SAFETY: Arenas are not removed or resized without that mutex.
+    let bytes = unsafe { SharedBytes::of_arena(place.base, place.size) };
+    // An arena has a page at least.
+    let _ = bytes.zero(0, HEAD.min(place.size));
 }
 
 /// Creates an arena, and has `publish` tell of it, whose result is returned. Until that is done

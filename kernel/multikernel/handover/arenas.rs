@@ -80,6 +80,9 @@ pub struct Grant<H> {
     pub holder: H,
     /// Whether it may also write to it.
     pub writable: bool,
+    /// Whether it is there only because the instance looks at a session that it was offered: until
+    /// it owns that, or until this life of it ends.
+    pub to_look: bool,
 }
 
 /// All arenas, and to whom they are granted.
@@ -236,6 +239,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
             arena,
             holder,
             writable,
+            to_look: false,
         };
         let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == holder;
         match self.grants.iter_mut().find(same) {
@@ -256,7 +260,14 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
         let arena = self.find(name)?.place.id;
         match self.grant_of(arena, holder) {
             Some(_) => Ok(()),
-            None => self.grant(name, holder, false, false),
+            None => {
+                self.grant(name, holder, false, false)?;
+                let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == holder;
+                if let Some(grant) = self.grants.iter_mut().find(same) {
+                    grant.to_look = true;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -264,10 +275,13 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     ///
     /// # Errors
     ///
-    /// `ENOENT`: there is no such arena; `EACCES`: it is not granted; `EBUSY`: the instance runs.
+    /// `ENOENT`: there is no such arena; `EACCES`: it is not granted; `EBUSY`: the instance runs, or
+    /// owns the session that is in it, or a call works on the arena.
     pub fn revoke(&mut self, name: &N, holder: H, runs: bool) -> Result {
-        let grant = self.granted(name, holder)?.0;
-        if runs {
+        let arena = self.list.get(self.at(name)?).ok_or(ENOENT)?;
+        let grant = *self.grant_of(arena.place.id, holder).ok_or(EACCES)?;
+        let owner = arena.session.map(|it| it.owner());
+        if runs || arena.region.is_none() || owner == Some(Party::Instance(holder)) {
             return Err(EBUSY);
         }
         self.grants.retain(|it| *it != grant);
@@ -322,8 +336,10 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
                 return Err(EACCES);
             }
         }
+        // Who has looked at an earlier session only reads, and its kernel not without an offer.
         let used = |it: &Grant<H>| {
-            it.arena == id && owner != Party::Instance(it.holder) && runs(it.holder)
+            let other = owner != Party::Instance(it.holder);
+            it.arena == id && other && !it.to_look && runs(it.holder)
         };
         if arena.files != 0 || arena.region.is_none() || self.grants.iter().any(used) {
             return Err(EBUSY);
@@ -387,16 +403,34 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
             let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == to;
             if let Some(grant) = self.grants.iter_mut().find(same) {
                 grant.writable = true;
+                grant.to_look = false;
             }
         }
         Ok(())
     }
 
-    /// A life of an instance has ended.
+    /// Whether the end of an instance's life changes something for `party`: it has accepted a
+    /// session that is that one's.
+    pub fn waits_for(&self, party: Party<H>, holder: H) -> bool {
+        let accepted = |session: &Ownership<H>| {
+            let to = Party::Instance(holder);
+            session.owner() == party
+                && session
+                    .offer_made()
+                    .is_some_and(|it| it.to == to && it.accepted)
+        };
+        self.list.iter().filter_map(Arena::session).any(accepted)
+    }
+
+    /// A life of an instance has ended. What it was granted only to look at sessions that have not
+    /// become its own is not granted any more.
     pub fn ended(&mut self, holder: H) {
+        let party = Party::Instance(holder);
         for session in self.list.iter_mut().filter_map(|it| it.session.as_mut()) {
-            session.ended(Party::Instance(holder));
+            session.ended(party);
         }
+        self.grants
+            .retain(|it| !(it.to_look && it.holder == holder));
     }
 
     /// An instance is there no more.
@@ -559,6 +593,40 @@ mod tests {
         all.arenas.forget(2);
         assert_eq!(all.arenas.grants_of(place.id), 0);
         Ok(())
+    }
+
+    #[test]
+    fn who_only_looks() -> Result {
+        let mut all = All::new()?;
+        let place = all.create('a', 2 * MIB)?;
+        let (owner, other) = (Party::Host, Party::Instance(1));
+        all.arenas.create_session(&'a', owner, |_| true)?;
+        let ticket = all.arenas.session(&'a')?.0.offer(owner, other)?;
+        all.arenas.session(&'a')?.0.accept(other)?;
+        all.arenas.grant_to_read(&'a', 1)?;
+        assert!(all.arenas.waits_for(owner, 1));
+        assert!(!all.arenas.waits_for(other, 1) && !all.arenas.waits_for(owner, 2));
+        // It may have it mapped as long as it runs, which is in nobody's way but who frees it.
+        all.arenas.session(&'a')?.0.abort(owner, ticket)?;
+        assert!(!all.arenas.waits_for(owner, 1));
+        all.arenas.remove_session(&'a', owner)?;
+        assert_eq!(all.remove('a', &[1]), Err(EBUSY));
+        all.arenas.create_session(&'a', owner, |_| true)?;
+        all.arenas.ended(1);
+        assert_eq!(all.arenas.grants_of(place.id), 0);
+
+        // What it owns it keeps.
+        let ticket = all.arenas.session(&'a')?.0.offer(owner, other)?;
+        all.arenas.session(&'a')?.0.accept(other)?;
+        all.arenas.grant_to_read(&'a', 1)?;
+        all.arenas.session(&'a')?.0.commit(other, ticket)?;
+        all.arenas.grant(&'a', 1, true, false)?;
+        all.arenas.ended(1);
+        assert_eq!(all.arenas.grants_of(place.id), 1);
+        assert_eq!(all.arenas.revoke(&'a', 1, false), Err(EBUSY));
+        all.arenas.remove_session(&'a', other)?;
+        assert_eq!(all.arenas.revoke(&'a', 2, false), Err(EACCES));
+        all.arenas.revoke(&'a', 1, false)
     }
 
     #[test]

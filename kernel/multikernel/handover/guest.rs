@@ -21,6 +21,7 @@ use kernel::{
 use super::{
     ioctl,
     news,
+    session::Claim,
     wire::{
         self,
         Asked,
@@ -37,7 +38,10 @@ use crate::{
         self,
         AnonFile, //
     },
-    foreign::ForeignMemory,
+    foreign::{
+        ForeignMemory,
+        SharedBytes, //
+    },
     instance::Name,
     link::{
         call,
@@ -55,9 +59,36 @@ use crate::{
 const TIMEOUT_MS: u32 = 10_000;
 
 /// An arena that is open in this spawn.
-struct ArenaFile {
+pub(super) struct ArenaFile {
     memory: ForeignMemory,
     writable: bool,
+    /// No session is made in what is open.
+    _claim: Claim,
+}
+
+impl ArenaFile {
+    /// Opens an arena.
+    ///
+    /// # Errors
+    ///
+    /// As `MULTIKERNEL_IOCTL_ARENA_OPEN` in a spawn.
+    pub(super) fn open(name: &Name, writable: bool) -> Result<Self> {
+        let claim = Claim::of_arena(name)?;
+        let granted = ask(name)?;
+        if writable && !granted.writable {
+            return Err(EACCES);
+        }
+        Ok(Self {
+            memory: ForeignMemory::new(granted.base, granted.size)?,
+            writable,
+            _claim: claim,
+        })
+    }
+
+    /// What is in it.
+    pub(super) fn bytes(&self) -> &SharedBytes {
+        self.memory.bytes()
+    }
 }
 
 impl AnonFile for ArenaFile {
@@ -141,15 +172,9 @@ impl Handler for News {
 pub(crate) fn open(argument: usize) -> Result {
     let mut request = UserStruct::<uapi::multikernel_ioctl_arena_open>::read(argument)?;
     let (name, read_only) = ioctl::check_open(&request.value)?;
-    let granted = ask(&name)?;
-    if !read_only && !granted.writable {
-        return Err(EACCES);
-    }
-    let file = file::open(ArenaFile {
-        memory: ForeignMemory::new(granted.base, granted.size)?,
-        writable: !read_only,
-    })?;
-    request.value.bytes = granted.size;
+    let arena = ArenaFile::open(&name, !read_only)?;
+    request.value.bytes = arena.bytes().size();
+    let file = file::open(arena)?;
     request.value.fd = file.descriptor();
     request.write()?;
     file.install();

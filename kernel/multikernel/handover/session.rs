@@ -75,8 +75,8 @@ fn is_in_doubt(error: Error) -> bool {
     [EINTR, ETIMEDOUT, EPIPE, EPROTO, EMSGSIZE].contains(&error)
 }
 
-/// The sessions that are open in this kernel.
-static OPEN: SetOnce<Pin<KBox<Mutex<KVec<Name>>>>> = SetOnce::new();
+/// What is open in this kernel.
+static OPEN: SetOnce<Pin<KBox<Mutex<KVec<Use>>>>> = SetOnce::new();
 
 /// To be called once, at boot.
 ///
@@ -91,24 +91,56 @@ pub(super) fn set_up() -> Result {
     news::set_up()
 }
 
-/// That a session is open in this kernel: no two are of the same name.
-struct Claim(Name);
+/// What an arena's memory is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Use {
+    name: Name,
+    is_session: bool,
+}
+
+/// That an arena's memory is used in this kernel: by one session, or, in a spawn, by any number of
+/// files of the arena. The host counts its own files, and those of no spawn.
+pub(super) struct Claim(Use);
 
 impl Claim {
+    /// For a session.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: it is used; `ENOMEM`.
     fn new(name: &Name) -> Result<Self> {
+        Self::add(name, true)
+    }
+
+    /// For a file of an arena's.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: a session is open in it; `ENOMEM`.
+    #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+    pub(super) fn of_arena(name: &Name) -> Result<Self> {
+        Self::add(name, false)
+    }
+
+    fn add(name: &Name, is_session: bool) -> Result<Self> {
         let mut open = OPEN.as_ref().ok_or(EOPNOTSUPP)?.lock();
-        if open.contains(name) {
+        let other = |it: &Use| it.name == *name && (is_session || it.is_session);
+        if open.iter().any(other) {
             return Err(EBUSY);
         }
-        open.push(*name, GFP_KERNEL)?;
-        Ok(Self(*name))
+        let name = *name;
+        open.push(Use { name, is_session }, GFP_KERNEL)?;
+        Ok(Self(Use { name, is_session }))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(open) = OPEN.as_ref() {
-            open.lock().retain(|name| *name != self.0);
+        let Some(open) = OPEN.as_ref() else { return };
+        let mut open = open.lock();
+        // Of files there may be several alike, of which one goes.
+        if let Some(at) = open.iter().position(|it| *it == self.0) {
+            let _ = open.remove(at);
         }
     }
 }
@@ -130,11 +162,18 @@ impl Backing {
             if told.base == 0 {
                 return Err(EPROTO);
             }
-            return Ok(Self::Spawn(ForeignMemory::new(told.base, told.size)?));
+            let memory = ForeignMemory::new(told.base, told.size)?;
+            // A file system may be at work there.
+            if memory.is_persistent_memory() {
+                return Err(EBUSY);
+            }
+            return Ok(Self::Spawn(memory));
         }
         let arena = ArenaFile::open_for_session(Subsystem::get()?, name)?;
-        // It may be another of this name by now; what is in that is looked at next.
-        let _ = told;
+        // It may be another of this name by now.
+        if (arena.place().base, arena.place().size) != (told.base, told.size) {
+            return Err(ESTALE);
+        }
         Ok(Self::Host(arena))
     }
 
@@ -210,8 +249,9 @@ impl Session {
             Self::new(claim, backing, Role::Owner, table)
         });
         if made.is_err() {
-            // It is nobody's business yet; if this fails it is there, and empty or not readable.
-            let _ = ask(name, Step::Remove);
+            // Nobody has it open, unless another has just opened it: then it is theirs. If this
+            // fails it is there, and cannot be read.
+            let _ = Self::remove(name);
         }
         made
     }
@@ -239,7 +279,7 @@ impl Session {
     }
 
     fn open_as(claim: Claim) -> Result<Arc<Self>> {
-        let name = &claim.0;
+        let name = &claim.0.name;
         let told = ask(name, Step::Open)?;
         let backing = Backing::new(name, &told)?;
         let table = read(&backing, name)?;
@@ -292,7 +332,7 @@ impl Session {
     }
 
     fn name(&self) -> &Name {
-        &self.claim.0
+        &self.claim.0.name
     }
 
     /// Undoes [`Self::create`], before anybody has used what that returned.
@@ -546,13 +586,24 @@ impl Session {
     ///
     /// As `MULTIKERNEL_IOCTL_SESSION_WAIT`.
     pub(crate) fn wait(&self, timeout_ms: u32) -> Result<bool> {
+        let waiting_as = self.state.lock().role;
         news::wait_for(timeout_ms, || {
             let mut state = self.state.lock();
-            let looked = match state.role {
-                Role::Offering(ticket) => self.look(&mut state, ticket),
-                Role::Adopter(ticket) => self.look_as_adopter(&mut state, ticket),
-                Role::Former => Err(ESTALE),
-                Role::Owner => Err(EINVAL),
+            let looked = match (state.role, waiting_as) {
+                // Another thread of this kernel has seen the end.
+                (Role::Owner, Role::Adopter(_)) | (Role::Former, Role::Offering(_)) => {
+                    Ok(Outcome::Committed)
+                }
+                (Role::Owner, Role::Offering(_)) | (Role::Former, Role::Adopter(_)) => {
+                    Ok(Outcome::Aborted)
+                }
+                (Role::Offering(now), Role::Offering(then)) if now != then && then != 0 => {
+                    Ok(Outcome::Aborted)
+                }
+                (Role::Offering(ticket), _) => self.look(&mut state, ticket),
+                (Role::Adopter(ticket), _) => self.look_as_adopter(&mut state, ticket),
+                (Role::Former, _) => Err(ESTALE),
+                (Role::Owner, _) => Err(EINVAL),
             };
             let outcome = match looked {
                 // The host has too many requests of this kernel at the moment.
