@@ -5,6 +5,7 @@
 #ifndef _LINUX_MULTIKERNEL_H
 #define _LINUX_MULTIKERNEL_H
 
+#include <linux/err.h>
 #include <linux/errno.h>
 #include <linux/kexec.h>
 #include <linux/types.h>
@@ -59,6 +60,52 @@ struct multikernel_message {
  * which the caller gets; else it is not looked at.
  */
 typedef int (*multikernel_handler_t)(const struct multikernel_message *message, void *priv);
+
+/**
+ * DOC: State that goes from kernel to kernel
+ *
+ * An arena is memory with a name that outlives the kernels which use it; a
+ * session is a set of entries in one, keys with their contents, that one kernel
+ * owns and hands to another: it offers the session, the other accepts it, looks
+ * at it, and commits. Whatever ends at whatever moment, one of the two owns it
+ * (Documentation/multikernel/handover.rst). Names have 1 to 63 characters of
+ * a-z, A-Z, 0-9, '.', '_' and '-'; a session has that of its arena. Keys are 1 to
+ * 63 bytes.
+ *
+ * The functions are called in process context and sleep, or may. Those that ask
+ * the host return in a spawn kernel also %-ENOTCONN, %-EPIPE, %-ETIMEDOUT and
+ * %-EINTR; what was asked for may have been done then, and can be asked for again.
+ */
+
+struct multikernel_session;
+
+/**
+ * struct multikernel_pages - memory of an arena that this kernel has mapped
+ * @address:	where it is; a multiple of 4096, write-back cached
+ * @length:	bytes
+ * @writable:	whether it may be written to
+ * @keeper:	for multikernel_unmap()
+ *
+ * Other kernels may be writing to it at the same time: what matters is copied
+ * once, checked, and then used.
+ */
+struct multikernel_pages {
+	void	*address;
+	u64	length;
+	bool	writable;
+	void	*keeper;
+};
+
+/**
+ * multikernel_pages_as - mapped memory as an array
+ * @pages:	a struct multikernel_pages that is mapped
+ * @type:	type of the elements, which any bytes make a valid one of
+ * @index:	of the element
+ *
+ * Return: A pointer to the element, NULL if it is not inside.
+ */
+#define multikernel_pages_as(pages, type, index) \
+	((u64)(index) < (pages)->length / sizeof(type) ? (type *)(pages)->address + (index) : NULL)
 
 #ifdef CONFIG_MULTIKERNEL
 /**
@@ -124,6 +171,179 @@ ssize_t multikernel_call(u32 instance, u32 cpu, u32 port, const void *request, s
 			 void *answer, size_t answer_size, unsigned int timeout_ms);
 
 /**
+ * multikernel_session_create - make a session in the arena of its name
+ * @name:	name of the arena and of the session
+ *
+ * Whatever was in the arena is not there any more.
+ *
+ * Return: The session, which this kernel owns, until multikernel_session_close();
+ * or an error pointer: %-EINVAL (no name), %-ENAMETOOLONG, %-ENOENT (no such
+ * arena), %-EEXIST (there is a session), %-EBUSY (the arena is in use, or the
+ * session open), %-EACCES (this kernel was not granted the arena),
+ * %-EOPNOTSUPP, %-ENOMEM.
+ */
+struct multikernel_session *multikernel_session_create(const char *name);
+
+/**
+ * multikernel_session_open - open a session that this kernel owns
+ * @name:	its name
+ *
+ * Return: As multikernel_session_create(); %-ENOENT if there is no such session,
+ * %-EACCES if it is another's, %-EUCLEAN or %-EPROTONOSUPPORT if what is in it
+ * makes no sense, of which the log has the reason.
+ */
+struct multikernel_session *multikernel_session_open(const char *name);
+
+/**
+ * multikernel_session_accept - look at a session that another kernel offers
+ * @name:	its name
+ * @timeout_ms:	how long to wait for an offer; 0: there is one already
+ *
+ * It can be read from now on. It is this kernel's with multikernel_session_commit().
+ *
+ * Return: As multikernel_session_open(); %-EACCES if it is not offered to this
+ * kernel, %-ETIMEDOUT if it was not in that time.
+ */
+struct multikernel_session *multikernel_session_accept(const char *name, unsigned int timeout_ms);
+
+/**
+ * multikernel_session_close - give back what create, open or accept returned
+ * @session:	the session; not used again
+ *
+ * It stays whose it is. What was accepted and not committed stays the other's.
+ */
+void multikernel_session_close(struct multikernel_session *session);
+
+/**
+ * multikernel_session_remove - have a session be none any more
+ * @name:	a session that this kernel owns, has not open and does not offer
+ *
+ * Return: 0, or as multikernel_session_open().
+ */
+int multikernel_session_remove(const char *name);
+
+/**
+ * multikernel_session_put - put bytes into a session
+ * @session:	one that this kernel owns and does not offer
+ * @key:	the entry's key; an entry of the same key goes at the same instant
+ * @data:	the bytes, which are copied
+ * @length:	how many, up to %MULTIKERNEL_ENTRY_BYTES_MAX
+ *
+ * Return: 0, or %-EINVAL, %-ENAMETOOLONG, %-ENOSPC (the arena or the table is
+ * full), %-EBUSY (offered, accepted, or pages are mapped), %-ESTALE (it is
+ * another's now), %-ENOMEM; nothing has changed then.
+ */
+int multikernel_session_put(struct multikernel_session *session, const char *key,
+			    const void *data, size_t length);
+
+/**
+ * multikernel_session_put_pages - put zeroed pages into a session
+ * @session:	as multikernel_session_put()
+ * @key:	as there
+ * @length:	bytes, a multiple of 4096
+ *
+ * Return: As multikernel_session_put().
+ */
+int multikernel_session_put_pages(struct multikernel_session *session, const char *key,
+				  u64 length);
+
+/**
+ * multikernel_session_get - copy an entry's bytes
+ * @session:	one that this kernel owns or has accepted
+ * @key:	the entry's key
+ * @data:	where to
+ * @size:	room there
+ *
+ * Return: How many bytes the entry has, of which @size at most were copied;
+ * %-ENOENT (no such entry), %-EINVAL (it is pages), %-EBUSY, %-ESTALE.
+ */
+ssize_t multikernel_session_get(struct multikernel_session *session, const char *key,
+				void *data, size_t size);
+
+/**
+ * multikernel_session_map - have the pages of an entry
+ * @session:	as multikernel_session_get()
+ * @key:	the entry's key
+ * @pages:	filled with where they are; writable if this kernel owns the session
+ *
+ * A session cannot be offered while pages of it are mapped.
+ *
+ * Return: 0, or %-ENOENT, %-EINVAL (it is no pages), %-EBUSY, %-ESTALE, %-ENOMEM.
+ */
+int multikernel_session_map(struct multikernel_session *session, const char *key,
+			    struct multikernel_pages *pages);
+
+/**
+ * multikernel_arena_map - have an arena that no session is in
+ * @name:	its name
+ * @writable:	whether to write to it
+ * @pages:	filled with where it is
+ *
+ * Return: 0, or %-ENOENT (no such arena, or not granted), %-EACCES (granted to be
+ * read only), %-EBUSY (a session is in it, or it is being resized), %-EINVAL,
+ * %-ENAMETOOLONG, %-ENOMEM.
+ */
+int multikernel_arena_map(const char *name, bool writable, struct multikernel_pages *pages);
+
+/**
+ * multikernel_unmap - give back mapped memory
+ * @pages:	what multikernel_session_map() or multikernel_arena_map() has filled;
+ *		the memory is not used again
+ *
+ * May be called after the session was closed. A second time it does nothing.
+ */
+void multikernel_unmap(struct multikernel_pages *pages);
+
+/**
+ * multikernel_session_delete - take an entry out of a session
+ * @session:	as multikernel_session_put()
+ * @key:	the entry's key
+ *
+ * Return: 0, %-ENOENT, or as multikernel_session_put().
+ */
+int multikernel_session_delete(struct multikernel_session *session, const char *key);
+
+/**
+ * multikernel_session_offer - offer a session to another kernel
+ * @session:	one that this kernel owns
+ * @to:		name of an instance, or NULL: the host
+ *
+ * It cannot be changed until the offer is called off.
+ *
+ * Return: 0, also if it was offered to the same kernel already; %-ENOENT (no such
+ * instance), %-EBUSY (offered to another, or pages are mapped), %-EACCES or
+ * %-ESTALE (it is another's), %-EINVAL (to itself).
+ */
+int multikernel_session_offer(struct multikernel_session *session, const char *to);
+
+/**
+ * multikernel_session_commit - own a session that was accepted
+ * @session:	the session
+ *
+ * Return: 0, also if it was committed already; %-ESTALE if it was called off
+ * before, %-EACCES if this kernel is the one that offers it.
+ */
+int multikernel_session_commit(struct multikernel_session *session);
+
+/**
+ * multikernel_session_abort - call an offer off, by either side
+ * @session:	the session
+ *
+ * Return: 0, also if none stands; %-ESTALE if it was committed before.
+ */
+int multikernel_session_abort(struct multikernel_session *session);
+
+/**
+ * multikernel_session_wait - wait until an offer was committed or called off
+ * @session:	the session, offered or accepted by this kernel
+ * @timeout_ms:	how long
+ *
+ * Return: 1 if it was committed, 0 if it was called off, %-ETIMEDOUT, %-EINTR (a
+ * signal), %-EINVAL if there is no offer.
+ */
+int multikernel_session_wait(struct multikernel_session *session, unsigned int timeout_ms);
+
+/**
  * multikernel_kexec_load - kexec_load(2) into an instance
  * @entry:	physical address of a 64-bit entry inside the instance's memory
  * @nr_segments: number of @segments, at most %KEXEC_SEGMENT_MAX; 0 unloads
@@ -161,6 +381,92 @@ multikernel_send(u32 instance, u32 cpu, u32 port, const void *data, size_t lengt
 static inline ssize_t
 multikernel_call(u32 instance, u32 cpu, u32 port, const void *request, size_t length,
 		 void *answer, size_t answer_size, unsigned int timeout_ms)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline struct multikernel_session *multikernel_session_create(const char *name)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline struct multikernel_session *multikernel_session_open(const char *name)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline struct multikernel_session *
+multikernel_session_accept(const char *name, unsigned int timeout_ms)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static inline void multikernel_session_close(struct multikernel_session *session)
+{
+}
+
+static inline int multikernel_session_remove(const char *name)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int multikernel_session_put(struct multikernel_session *session, const char *key,
+					  const void *data, size_t length)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int multikernel_session_put_pages(struct multikernel_session *session,
+						const char *key, u64 length)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline ssize_t multikernel_session_get(struct multikernel_session *session,
+					      const char *key, void *data, size_t size)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int multikernel_session_map(struct multikernel_session *session, const char *key,
+					  struct multikernel_pages *pages)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int
+multikernel_arena_map(const char *name, bool writable, struct multikernel_pages *pages)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void multikernel_unmap(struct multikernel_pages *pages)
+{
+}
+
+static inline int
+multikernel_session_delete(struct multikernel_session *session, const char *key)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int multikernel_session_offer(struct multikernel_session *session, const char *to)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int multikernel_session_commit(struct multikernel_session *session)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int multikernel_session_abort(struct multikernel_session *session)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int
+multikernel_session_wait(struct multikernel_session *session, unsigned int timeout_ms)
 {
 	return -EOPNOTSUPP;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages for C code and modules: `include/linux/multikernel.h`, which documents them.
+//! Messages for C code and modules: `include/linux/multikernel.h`, which documents them. Sessions are
+//! in `handover/c_api.rs`.
 //!
 //! Arguments are taken from C here and nowhere else; what is done with them is that of `link/`. A
 //! port that is taken back is in no inbox any more when the call returns, and no handler at work:
@@ -256,7 +257,7 @@ unsafe extern "C" fn multikernel_call(
 ///
 /// `data` is valid for reads of `length` bytes for as long as the result is used, and nobody writes
 /// to them.
-unsafe fn bytes_of<'a>(data: *const c_void, length: usize) -> &'a [u8] {
+pub(crate) unsafe fn bytes_of<'a>(data: *const c_void, length: usize) -> &'a [u8] {
     if length == 0 {
         return &[];
     }
@@ -270,7 +271,7 @@ unsafe fn bytes_of<'a>(data: *const c_void, length: usize) -> &'a [u8] {
 ///
 /// `data` is valid for reads and writes of `length` bytes for as long as the result is used, by
 /// nobody else.
-unsafe fn bytes_of_mut<'a>(data: *mut c_void, length: usize) -> &'a mut [u8] {
+pub(crate) unsafe fn bytes_of_mut<'a>(data: *mut c_void, length: usize) -> &'a mut [u8] {
     if length == 0 {
         return &mut [];
     }

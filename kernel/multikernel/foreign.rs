@@ -59,7 +59,12 @@ impl SharedBytes {
         self.size
     }
 
-    fn at(&self, offset: u64, size: u64) -> Result<*mut u8> {
+    /// Where the `size` bytes at `offset` are.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if not all of them are inside.
+    pub(crate) fn at(&self, offset: u64, size: u64) -> Result<*mut u8> {
         if offset.checked_add(size).is_none_or(|end| end > self.size) {
             return Err(EINVAL);
         }

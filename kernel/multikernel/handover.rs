@@ -8,7 +8,7 @@
 //! removed. A session is entries in an arena that have one owner, which hands them to another.
 //! Documentation/multikernel/handover.rst says what may be relied on.
 //!
-//! From the bottom up; the first five are pure, and only [`arena`] has `unsafe`:
+//! From the bottom up; the first five are pure, and only [`arena`] and [`c_api`] have `unsafe`:
 //!
 //! - [`abi`]: what sessions look like in memory and in calls
 //! - [`ownership`]: whose a session is, and how it becomes another's
@@ -22,6 +22,7 @@
 //! - [`news`]: that something has become of a session
 //! - [`session`]: a session that is open in this kernel
 //! - [`ioctl`], [`session_file`]: what user space asks for
+//! - [`c_api`]: what C code and modules call
 
 use kernel::prelude::*;
 
@@ -29,6 +30,7 @@ pub(crate) mod abi;
 pub(crate) mod arbiter;
 pub(crate) mod arena;
 pub(crate) mod arenas;
+mod c_api;
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
 pub(crate) mod guest;
 pub(crate) mod ioctl;

@@ -95,6 +95,11 @@ impl ArenaFile {
         &self.bytes
     }
 
+    /// Whether it was opened to be written to.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// Where it is.
     pub(crate) fn place(&self) -> &Place {
         &self.place

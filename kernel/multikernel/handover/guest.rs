@@ -89,6 +89,11 @@ impl ArenaFile {
     pub(super) fn bytes(&self) -> &SharedBytes {
         self.memory.bytes()
     }
+
+    /// Whether it was opened to be written to.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
+    }
 }
 
 impl AnonFile for ArenaFile {

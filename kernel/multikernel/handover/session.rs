@@ -667,6 +667,16 @@ impl Pages {
         self.writable
     }
 
+    /// Where this kernel has them, how many bytes, and whether they may be written to.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, which does not happen: they were checked to be inside the arena.
+    pub(super) fn place(&self) -> Result<(*mut u8, u64, bool)> {
+        let at = self.session.backing.bytes().at(self.offset, self.length)?;
+        Ok((at, self.length, self.writable))
+    }
+
     /// Physical address and length.
     pub(crate) fn range(&self) -> (u64, u64) {
         // It was checked to be inside the arena.

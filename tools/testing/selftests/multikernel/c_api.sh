@@ -3,6 +3,7 @@
 #
 # Modules in C talk over a link: multikernel_test.ko, loaded on the host and in a
 # spawn, calls itself on the other side, and is unloaded while it is called.
+# multikernel_session_test.ko hands a session over in both directions.
 #
 # vm: CPUS=4 MEM=2110M TIMEOUT=600
 #
@@ -14,7 +15,7 @@
 
 module=/boot/multikernel_test.ko
 [ -f $module ] || skip_all "no $module"
-plan 23
+plan 43
 
 parameters=/sys/module/multikernel_test/parameters
 
@@ -74,14 +75,39 @@ reload_on_host() {
 		[ $status = 0 ]'
 }
 
+sessions=/sys/module/multikernel_session_test/parameters
+
+# host_does WHAT WORDS: has the host's module make a step with a session.
+host_does() {
+	echo "$2" >"$sessions/$1"
+}
+
+spawn_does() {
+	told modular 120 "echo '$2' >$sessions/$1"
+}
+
+spawn_cannot() {
+	! spawn_does "$1" "$2"
+}
+
+# The entries as "mkctl handover" sees them.
+has_entries() {
+	mkctl handover ls state >"$work/entries"
+	cat "$work/entries"
+	grep -q '^bytes *70000 *state$' "$work/entries" &&
+		grep -q '^pages *65536 *records$' "$work/entries"
+}
+
 no_splat() {
 	dmesg | grep -E 'BUG:|WARNING:|Oops|protection fault|lockup|stall|hung task' && return 1
 	return 0
 }
 
-cp /boot/multikernel_test-spawn.ko "$work/multikernel_test.ko"
-spawn_initrd port_test "$work/multikernel_test.ko"
-mkctl pool grow 96M >/dev/null
+for name in multikernel_test multikernel_session_test; do
+	cp "/boot/$name-spawn.ko" "$work/$name.ko"
+done
+spawn_initrd port_test "$work/multikernel_test.ko" "$work/multikernel_session_test.ko"
+mkctl pool grow 100M >/dev/null
 ledger >"$work/before"
 check "a spawn" run
 check "it is up" ready modular "$work/log"
@@ -106,9 +132,32 @@ check "the spawn sends" spawn send '1 1000'
 check "all of these came" wait_for 60 host_counted messages 1000
 check "the spawn's module goes and comes while it is called" reload_in_spawn
 check "so does the host's" reload_on_host
+check "an arena for records" mkctl arena create plain 2M
+check "and one for a session" mkctl arena create state 2M
+check "the modules with sessions" insmod /boot/multikernel_session_test.ko
+check "in the spawn too" told modular 60 'insmod /multikernel_session_test.ko'
+check "the host's writes records to the arena" host_does arena plain
+check "the spawn's was not granted it" spawn_cannot arena plain
+check "it is granted it" mkctl arena grant plain modular
+check "and writes there" spawn_does arena plain
+check "the host's makes a session and offers it" host_does give 'state modular'
+check "the spawn's looks at it, and leaves it" spawn_does look 'state 10000'
+check "of which the host's hears" fails 'anceled' host_does given 10000
+check "the entries are there" has_entries
+check "it is removed" mkctl handover rm state
+check "the next" host_does give 'state modular'
+check "is waited for in vain by itself" fails 'timed out' host_does given 100
+check "the spawn's takes it" spawn_does take 'state 10000'
+check "of which the host's hears too" host_does given 10000
+check "the spawn's makes one for the host" spawn_does give 'state -'
+check "whose takes it" host_does take 'state 10000'
+check "and the spawn's hears of it" spawn_does given 10000
 check "the host's kernel has nothing to complain of" no_splat
+rmmod multikernel_session_test
 rmmod multikernel_test
 mkctl rm --force modular >/dev/null
+mkctl arena rm state
+mkctl arena rm plain
 check "everything is back" same "$work/before"
-mkctl pool shrink 96M >/dev/null
+mkctl pool shrink 100M >/dev/null
 finish
