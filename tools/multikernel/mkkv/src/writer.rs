@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(2);
 /// So many entries of the list are read at once, and after each interruption.
 const ENTRIES: usize = 256;
 /// After so many acknowledged writes something is broken on purpose.
-const BREAK_AFTER: u64 = 200;
+const BREAK_AFTER: u64 = 20;
 
 /// What to break on purpose, to see that it is noticed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
