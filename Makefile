@@ -33,7 +33,7 @@ help:
 	@echo '              EXTRA, CPUS, MEM, NUMA, X2APIC, APPEND, TIMEOUT, ACCEL, ...'
 	@echo 'make fuzz     random calls for TIME=60 seconds, the same again with SEED=number'
 	@echo 'make soak     crash spawns at random and count what the host loses; N=1000 STAMPS=200 SEED='
-	@echo 'make bench    the table of boot, life-cycle and message times; BENCH=native,vm: messages only'
+	@echo 'make bench    the table of boot, life-cycle, message and hand-over times; BENCH=native,vm: messages only'
 	@echo 'make patches  the series in build/series; BUILD=1 builds each of its steps'
 	@echo
 	@echo 'The steps that the above take by themselves:'

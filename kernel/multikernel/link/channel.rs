@@ -18,16 +18,16 @@ use kernel::{
     bindings,
     cpu::CpuId,
     fs::File,
-    new_poll_condvar,
     new_spinlock_irq,
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{
             Atomic,
             Relaxed, //
         },
         poll::{
-            PollCondVar,
+            PollCondVarBox,
             PollTable, //
         },
         Arc,
@@ -116,8 +116,9 @@ pub(crate) struct Channel {
     pub(super) writer: SpinLockIrq<Option<Writer>>,
     #[pin]
     pub(super) reader: SpinLockIrq<Option<Reader>>,
-    #[pin]
-    pub(super) changed: PollCondVar,
+    /// Freed when nobody can look at it any more: to wait for that would take who closes the port,
+    /// or ends, tens of milliseconds.
+    pub(super) changed: PollCondVarBox,
 }
 
 impl Channel {
@@ -146,6 +147,7 @@ impl Channel {
 
     fn open_as(link: &Arc<Link>, number: u32, told: Option<Told>) -> Result<Arc<Self>> {
         let cpu = CpuId::current().as_u32() % link.region.layout().side(link.side).cpus.max(1);
+        let changed = PollCondVarBox::new(c"multikernel::port_changed", static_lock_class!())?;
         let channel = Arc::pin_init(
             pin_init!(Self {
                 link: link.clone(),
@@ -156,7 +158,7 @@ impl Channel {
                 closed: Atomic::new(false),
                 writer <- new_spinlock_irq!(None, "multikernel::port_writer"),
                 reader <- new_spinlock_irq!(None, "multikernel::port_reader"),
-                changed <- new_poll_condvar!("multikernel::port_changed"),
+                changed,
             }),
             GFP_KERNEL,
         )?;

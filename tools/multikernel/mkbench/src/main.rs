@@ -7,7 +7,6 @@
 //! the time-stamp counter, which host and spawn share. The samples are printed as JSON, in
 //! nanoseconds; what to make of them is up to scripts/multikernel/bench.
 
-use std::arch::x86_64::_rdtsc;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -22,6 +21,12 @@ use multikernel::load::{self, LoadSpec};
 use multikernel::shared::OutputReader;
 use multikernel::spec::{CpuList, MemoryRequest, Side};
 use multikernel::{Error, Result};
+
+// Of the programs that have it none needs all of it.
+#[allow(dead_code)]
+mod machine;
+
+use machine::ticks as tsc;
 
 /// How long a spawn may take to its first process.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -81,11 +86,6 @@ const WAYS: [Way; 3] = [
         guest: true,
     },
 ];
-
-fn tsc() -> u64 {
-    // SAFETY: Every x86-64 CPU has the instruction, and Linux lets processes use it.
-    unsafe { _rdtsc() }
-}
 
 /// What has been measured, by name.
 #[derive(Default)]

@@ -2,11 +2,11 @@
 
 //! What messages of equal length go through, and what is done with it at either end.
 
-use std::arch::x86_64::_rdtsc;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use crate::machine::ticks;
 use crate::row::Figure;
 
 /// One end of something that messages go through. All waits are without limit: a kernel that ends
@@ -87,12 +87,6 @@ impl Job {
             .contains(&bytes)
             .then_some(Self { what, bytes, count })
     }
-}
-
-/// The time-stamp counter, which the kernels of one machine share.
-pub fn ticks() -> u64 {
-    // SAFETY: Every x86-64 CPU has the instruction, and Linux lets processes use it.
-    unsafe { _rdtsc() }
 }
 
 /// Where in a message, if it is long enough, the times are at which it was sent there and back.

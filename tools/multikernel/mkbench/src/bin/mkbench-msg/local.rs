@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::channel::{serve, Channel, Files, Job};
+pub use crate::machine::pin;
 
 /// The CPU of the process that measures, and that of the other one.
 pub const CPUS: [usize; 2] = [0, 1];
@@ -145,19 +146,6 @@ pub fn vsock_loopback() -> io::Result<(Files, Files)> {
     let listener = vsock_listen(PORT)?;
     let near = vsock_connect(libc::VMADDR_CID_LOCAL, PORT)?;
     Ok((near, accept(&listener)?))
-}
-
-/// Has the calling thread run on a CPU of this kernel and nowhere else.
-pub fn pin(cpu: usize) -> io::Result<()> {
-    // SAFETY: An array of integers, for which zero is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: Just checked.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: The pointer is to a set of that size, which outlives the call.
-    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
 }
 
 /// Does a job with a child process at the far end, on its own CPU.

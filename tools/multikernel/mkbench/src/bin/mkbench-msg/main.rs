@@ -20,6 +20,8 @@ mod channel;
 mod contest;
 mod kernel;
 mod local;
+#[path = "../../machine.rs"]
+mod machine;
 mod pairs;
 mod remote;
 // The same statistics and the same rows as on the build machine.
@@ -54,7 +56,13 @@ struct Args {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let spawn = Spawn::start(&args.kernel, &args.initrd, &args.cpus, &args.memory)?;
+    let spawn = Spawn::start(
+        "bench",
+        &args.kernel,
+        &args.initrd,
+        &args.cpus,
+        &args.memory,
+    )?;
     let fault = |error: std::io::Error| Error::new("cannot measure", error);
     let trips = args.trips as usize;
     let (mut contests, skipped) = contest::contests(&spawn, trips).map_err(fault)?;

@@ -5,13 +5,14 @@
 //! Each facility has a thread, which takes jobs one after another, for ever. One that this kernel
 //! does not have is not served; the host finds out when it opens its end.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::thread;
 
 use crate::channel::{serve, Channel, Job};
+use crate::machine::mount_devices;
 use crate::{local, remote};
 
 /// What serves, for ever or until it fails.
@@ -44,20 +45,6 @@ fn vsock() -> io::Result<()> {
     let listener = local::vsock_listen(remote::VSOCK_PORT)?;
     loop {
         jobs(Box::new(local::accept(&listener)?))?;
-    }
-}
-
-fn mount_devices() -> io::Result<()> {
-    fs::create_dir_all("/dev")?;
-    let (kind, target) = (c"devtmpfs".as_ptr(), c"/dev".as_ptr());
-    // SAFETY: Strings that live for ever; this kind takes no data.
-    match unsafe { libc::mount(kind, target, kind, 0, std::ptr::null()) } {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            // The kernel has done it.
-            error if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
-            error => Err(error),
-        },
     }
 }
 

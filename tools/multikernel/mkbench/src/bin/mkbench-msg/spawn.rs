@@ -20,14 +20,16 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub struct Spawn {
     host: Host,
     instance: Instance,
+    spec: LoadSpec,
     cpus: usize,
     pool_bytes: u64,
     tsc_khz: u32,
 }
 
 impl Spawn {
-    /// Starts it, and waits until its kernel answers.
+    /// Starts it under that name, and waits until its kernel answers.
     pub fn start(
+        name: &str,
         kernel: &Path,
         initrd: &Path,
         cpus: &CpuList,
@@ -43,7 +45,7 @@ impl Spawn {
         }
         host.grow(memory.bytes, None, Side::Any)?;
         let instance = host.create(&CreateRequest {
-            name: "bench",
+            name,
             cpus,
             memory: std::slice::from_ref(memory),
             low_bytes: 0,
@@ -58,22 +60,30 @@ impl Spawn {
             later_cpus: Vec::new(),
             pmem: Vec::new(),
         };
-        let loaded = load::load(&host, &instance, &spec)?;
-        instance.start(loaded.argument)?;
+        let spawn = Self {
+            host,
+            instance,
+            spec,
+            cpus: cpus.0.len(),
+            pool_bytes: memory.bytes,
+            tsc_khz,
+        };
+        spawn.boot()?;
+        Ok(spawn)
+    }
+
+    /// Loads and starts it, and waits until its kernel answers.
+    pub fn boot(&self) -> Result<()> {
+        let loaded = load::load(&self.host, &self.instance, &self.spec)?;
+        self.instance.start(loaded.argument)?;
         let begin = Instant::now();
-        while let Err(error) = instance.call(&Call::echo(b"there?"), &mut [0; 16]) {
+        while let Err(error) = self.instance.call(&Call::echo(b"there?"), &mut [0; 16]) {
             if begin.elapsed() > DEADLINE {
                 return Err(error);
             }
             thread::sleep(INTERVAL);
         }
-        Ok(Self {
-            host,
-            instance,
-            cpus: cpus.0.len(),
-            pool_bytes: memory.bytes,
-            tsc_khz,
-        })
+        Ok(())
     }
 
     /// The instance.
