@@ -10,6 +10,9 @@
 //! In further rounds a spawn writes to an arena as it panics, which must show nothing else
 //! ([`stamps`]).
 //!
+//! Instead it can play the crash matrix of a hand-over ([`matrix`]), by processes that have a
+//! session open ([`player`]).
+//!
 //! In a spawn the same program is the first process ([`spawn`]): one file is all there is to its
 //! user space. Documentation/multikernel/testing.rst says more.
 
@@ -18,7 +21,9 @@ mod clock;
 mod cpio;
 mod hostwork;
 mod life;
+mod matrix;
 mod plan;
+mod player;
 mod report;
 mod run;
 mod sibling;
@@ -93,6 +98,15 @@ struct Args {
     /// Break something on purpose in every round, to see that it is noticed
     #[arg(long = "break")]
     breaks: Option<Break>,
+    /// Play the lines of this file, a crash matrix, and nothing else
+    #[arg(long)]
+    matrix: Option<PathBuf>,
+    /// Of the matrix only lines that contain this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Be a player of the matrix for the session of this name
+    #[arg(long, hide = true)]
+    player: Option<String>,
     /// Only calculate the sum of SEED and STEPS: what the host's work does in processes
     #[arg(long, num_args = 2, value_names = ["SEED", "STEPS"], hide = true)]
     checksum: Option<Vec<u64>>,
@@ -115,6 +129,10 @@ fn soak(args: Args) -> Result<bool> {
         uart_log: args.uart_log,
     };
     run::write_initrd(&program, &files.initrd)?;
+    if let Some(file) = &args.matrix {
+        let host = Host::open()?;
+        return matrix::run(&host, &files, &args.cpus.0, &program, file, &args.only);
+    }
     let settings = Settings {
         plan: Plan {
             seed,
@@ -162,6 +180,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if let Some(name) = &args.player {
+        return player::main(name);
     }
     match soak(args) {
         Ok(true) => ExitCode::SUCCESS,
