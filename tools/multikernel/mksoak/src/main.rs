@@ -13,6 +13,8 @@
 //! Instead it can play the crash matrix of a hand-over ([`matrix`]), by processes that have a
 //! session open ([`player`]).
 //!
+//! Or it replaces the kernel under a key-value server again and again, under load ([`upgrades`]).
+//!
 //! In a spawn the same program is the first process ([`spawn`]): one file is all there is to its
 //! user space. Documentation/multikernel/testing.rst says more.
 
@@ -30,6 +32,7 @@ mod sibling;
 mod spawn;
 mod stamp;
 mod stamps;
+mod upgrades;
 mod work;
 
 use std::fs;
@@ -98,6 +101,12 @@ struct Args {
     /// Break something on purpose in every round, to see that it is noticed
     #[arg(long = "break")]
     breaks: Option<Break>,
+    /// Replace the kernel of a server under load so often, and nothing else
+    #[arg(long)]
+    upgrades: Option<u64>,
+    /// The kernels that take turns in that, a space between them
+    #[arg(long, default_value = "/boot/bzImage /boot/vmlinux")]
+    kernels: String,
     /// Play the lines of this file, a crash matrix, and nothing else
     #[arg(long)]
     matrix: Option<PathBuf>,
@@ -113,6 +122,11 @@ struct Args {
 }
 
 fn soak(args: Args) -> Result<bool> {
+    let time = args.time.map(Duration::from_secs);
+    if let Some(rounds) = args.upgrades {
+        let kernels = args.kernels.split_ascii_whitespace().map(PathBuf::from);
+        return upgrades::run(&Host::open()?, rounds, &kernels.collect::<Vec<_>>(), time);
+    }
     let wrong = |error| Error::new("cannot begin", error);
     let program = std::env::current_exe().map_err(wrong)?;
     fs::create_dir_all(&args.folder).map_err(wrong)?;
@@ -143,7 +157,7 @@ fn soak(args: Args) -> Result<bool> {
         rounds: args.rounds,
         stamps: args.stamps,
         only: args.round,
-        time: args.time.map(Duration::from_secs),
+        time,
         hang_ms: args.hang_ms,
         sibling_cpu: args.sibling_cpu,
         folder: args.folder,
