@@ -8,7 +8,7 @@ S := scripts/multikernel
 # Handed to the scripts as they were given: a '$' in CMD is the guest's.
 PASSED := CMD EXTRA CPUS MEM SMP NUMA X2APIC APPEND TIMEOUT ACCEL BOOT KERNEL INITRD \
 	EXPECT_SPLAT QEMU_EXTRA KSRC KVER DEBUG TEST BUILD LINUX_REFRESH SETUP TIME SEED \
-	N ROUND STAMPS BREAK HANG_MS RUNS BENCH LANE_RUNS
+	N ROUND STAMPS UPGRADES BREAK HANG_MS RUNS BENCH LANE_RUNS
 define pass
 ifneq ($(origin $(1)),undefined)
 override $(1) := $$(value $(1))
@@ -33,7 +33,9 @@ help:
 	@echo '              EXTRA, CPUS, MEM, NUMA, X2APIC, APPEND, TIMEOUT, ACCEL, ...'
 	@echo 'make fuzz     random calls for TIME=60 seconds, the same again with SEED=number'
 	@echo 'make soak     crash spawns at random and count what the host loses; N=1000 STAMPS=200 SEED='
-	@echo 'make bench    the table of boot, life-cycle, message and hand-over times; BENCH=native,vm: messages only'
+	@echo '              UPGRADES=100: replace the kernel of a server under load, by 7.2 and 7.3 in turns'
+	@echo 'make bench    the table of boot, life-cycle, message and hand-over times;'
+	@echo '              BENCH=native,vm,handover,boot: a part of it'
 	@echo 'make patches  the series in build/series; BUILD=1 builds each of its steps'
 	@echo
 	@echo 'The steps that the above take by themselves:'

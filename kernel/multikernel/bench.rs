@@ -156,10 +156,13 @@ mod enabled {
     /// `ENXIO` if it is not online.
     fn call_function(cpu: u32) -> Result {
         let cpu = i32::try_from(cpu).map_err(|_| ENXIO)?;
+        // An int in Linux 7.2.
+        #[allow(clippy::useless_conversion)]
+        let wait = true.into();
         // SAFETY: In process context with interrupts on. The function touches nothing, and has
         // returned when this does.
         to_result(unsafe {
-            bindings::smp_call_function_single(cpu, Some(nothing), core::ptr::null_mut(), true)
+            bindings::smp_call_function_single(cpu, Some(nothing), core::ptr::null_mut(), wait)
         })
     }
 

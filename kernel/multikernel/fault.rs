@@ -13,6 +13,12 @@
 //! that are started from then on: `claim_version`, `claim_link_version` (in headers of links
 //! alone) and `claim_minor`.
 //!
+//! A step with a session takes an instant, in which nobody can be made to end from outside. A
+//! number that is written to `hold_step` has each such step stay where it is until another number
+//! is written, for [`HOLD_MS`] at most: the operation of `handover/abi.rs` before the host makes it,
+//! with [`HOLD_MADE`] before its answer goes out, and [`HOLD_PUT`] holds a change of the entries,
+//! in this kernel, before it is in force. `held_step` is what is held at the moment, else 0.
+//!
 //! Without the option nothing of this is compiled in. No lock: each count is one atomic word.
 
 #[cfg(not(CONFIG_MULTIKERNEL_FAULT_INJECTION))]
@@ -27,6 +33,7 @@ mod enabled {
         fmt,
         prelude::*,
         sync::atomic::{Atomic, Relaxed},
+        time::{delay::fsleep, Delta},
         uaccess::UserSliceReader, //
     };
 
@@ -37,6 +44,35 @@ mod enabled {
 
     static CONFIRM: Count = Count(Atomic::new(0));
     static ROLL_CALL: Count = Count(Atomic::new(0));
+
+    /// Where steps with sessions are held, and where one is.
+    static HOLD_STEP: Atomic<u32> = Atomic::new(0);
+    static HELD_STEP: Atomic<u32> = Atomic::new(0);
+
+    /// Added to an operation: it has been made, and nobody knows.
+    pub(crate) const HOLD_MADE: u32 = 0x100;
+    /// A change of entries: contents are written, and not in force.
+    pub(crate) const HOLD_PUT: u32 = 0x200;
+    /// For how long a step is held at most, in milliseconds: less than who has asked waits.
+    const HOLD_MS: u32 = 8_000;
+    /// How often it is looked whether it is still to be held, in milliseconds.
+    const LOOK_MS: u32 = 1;
+
+    /// Holds who comes here with this step, if that is ordered, unless it is a process that is
+    /// killed. Sleeps.
+    pub(crate) fn hold(step: u32) {
+        if HOLD_STEP.load(Relaxed) != step {
+            return;
+        }
+        HELD_STEP.store(step, Relaxed);
+        for _ in 0..HOLD_MS / LOOK_MS {
+            if HOLD_STEP.load(Relaxed) != step || kernel::current!().signal_pending() {
+                break;
+            }
+            fsleep(Delta::from_millis(LOOK_MS.into()));
+        }
+        HELD_STEP.store(0, Relaxed);
+    }
 
     impl Count {
         /// Takes one off. Whether there was one.
@@ -69,7 +105,7 @@ mod enabled {
 
     /// The files, which are there as long as this is.
     pub(crate) struct Knobs {
-        _files: [Pin<KBox<File<Knob>>>; 5],
+        _files: [Pin<KBox<File<Knob>>>; 7],
     }
 
     impl Knobs {
@@ -90,6 +126,8 @@ mod enabled {
                     file(c"claim_version", &claim::VERSION)?,
                     file(c"claim_link_version", &claim::LINK_VERSION)?,
                     file(c"claim_minor", &claim::MINOR)?,
+                    file(c"hold_step", &HOLD_STEP)?,
+                    file(c"held_step", &HELD_STEP)?,
                 ],
             })
         }
@@ -136,4 +174,12 @@ mod disabled {
     pub(crate) fn roll_call_is_missed() -> bool {
         false
     }
+
+    /// Added to an operation.
+    pub(crate) const HOLD_MADE: u32 = 0x100;
+    /// A change of entries.
+    pub(crate) const HOLD_PUT: u32 = 0x200;
+
+    /// Nobody is held.
+    pub(crate) fn hold(_step: u32) {}
 }

@@ -33,6 +33,7 @@ use crate::{
         NAME_LENGTH,
         PORT_SESSION, //
     },
+    fault,
     instance::{
         Handle,
         Name, //
@@ -97,7 +98,20 @@ pub(super) fn decide_for(subsystem: &Subsystem, link: &Arc<Link>, asked: &Asked)
     })
 }
 
+/// Makes a step, and lets a test have somebody end right before or after it.
 fn decide_by(
+    subsystem: &Subsystem,
+    asked: &Asked,
+    by: impl FnOnce(&mut Registry) -> Result<Party<Handle>>,
+) -> Result<Told> {
+    let (operation, _) = asked.step.operation();
+    fault::hold(operation);
+    let told = decide_at_once(subsystem, asked, by);
+    fault::hold(operation | fault::HOLD_MADE);
+    told
+}
+
+fn decide_at_once(
     subsystem: &Subsystem,
     asked: &Asked,
     by: impl FnOnce(&mut Registry) -> Result<Party<Handle>>,

@@ -46,6 +46,7 @@ use super::{
 use crate::foreign::ForeignMemory;
 use crate::{
     abi::NAME_LENGTH,
+    fault,
     foreign::SharedBytes,
     instance::Name,
     registry::Subsystem, //
@@ -429,6 +430,7 @@ impl Session {
         let entry = state.table.place(key, kind, length)?;
         let memory = self.backing.bytes();
         fill(memory, entry.offset)?;
+        fault::hold(fault::HOLD_PUT);
         state.table.publish(memory, entry)
     }
 

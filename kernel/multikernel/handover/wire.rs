@@ -164,6 +164,22 @@ pub enum Step {
     Remove,
 }
 
+impl Step {
+    /// Its operation, and the ticket that goes with it; 0 where none does.
+    pub fn operation(&self) -> (u32, u64) {
+        match *self {
+            Self::Create => (SESSION_CREATE, 0),
+            Self::Open => (SESSION_OPEN, 0),
+            Self::Offer(_) => (SESSION_OFFER, 0),
+            Self::Accept => (SESSION_ACCEPT, 0),
+            Self::Commit(ticket) => (SESSION_COMMIT, ticket),
+            Self::Abort(ticket) => (SESSION_ABORT, ticket),
+            Self::Look(ticket) => (SESSION_LOOK, ticket),
+            Self::Remove => (SESSION_REMOVE, 0),
+        }
+    }
+}
+
 /// What is asked of the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asked {
@@ -178,16 +194,7 @@ pub struct Asked {
 impl Asked {
     /// The request that says so.
     pub fn request(&self) -> [u8; SESSION_REQUEST_BYTES] {
-        let (operation, ticket) = match self.step {
-            Step::Create => (SESSION_CREATE, 0),
-            Step::Open => (SESSION_OPEN, 0),
-            Step::Offer(_) => (SESSION_OFFER, 0),
-            Step::Accept => (SESSION_ACCEPT, 0),
-            Step::Commit(ticket) => (SESSION_COMMIT, ticket),
-            Step::Abort(ticket) => (SESSION_ABORT, ticket),
-            Step::Look(ticket) => (SESSION_LOOK, ticket),
-            Step::Remove => (SESSION_REMOVE, 0),
-        };
+        let (operation, ticket) = self.step.operation();
         let mut bytes = [0; SESSION_REQUEST_BYTES];
         let mut put = |offset, value: &[u8]| put(&mut bytes, offset, value);
         put(

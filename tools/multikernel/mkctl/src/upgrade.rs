@@ -183,12 +183,15 @@ impl Work<'_> {
             )
             .advice("Run it with the console of guest support, without --uart"));
         }
-        if !spec.pmem.is_empty() {
+        if !spec.pmem.is_empty() && args.handover_command.is_none() {
             return Err(Error::new(
                 cannot(self.name),
                 "it has persistent memory, on which two kernels cannot have a file system mounted",
             )
-            .advice("Stop it, and load and start the new kernel with the same --pmem"));
+            .advice(
+                "Give a --handover-command that has the old one unmount it before the new one \
+                 mounts it, or stop it, and load and start the new kernel with the same --pmem",
+            ));
         }
         if !spec.guest && args.ready_command.is_none() {
             return Err(Error::new(
@@ -257,6 +260,7 @@ impl Work<'_> {
         };
         let new = self.create(&old, spare, &memory)?;
         self.check(signals)?;
+        instance::grant_pmem(self.host, &new, &spec)?;
         let record = instance::load_with(self.host, &new, &self.other, spec)?;
         self.check(signals)?;
         let hang = old.hang_timeout.unwrap_or_default();

@@ -22,6 +22,18 @@ const SLAB: &str = "/sys/kernel/slab";
 /// Bytes of a page.
 const PAGE: i64 = 4096;
 
+/// What may be lost by trend over a whole run, in KiB or objects: noise that looks like a trend.
+const TREND_SLACK_KIB: f64 = 256.0;
+const TREND_SLACK_OBJECTS: f64 = 48.0;
+/// What may be lost by trend for each round. A page or an object for each is more.
+const TREND_LIMIT_KIB: f64 = 2.0;
+const TREND_LIMIT_OBJECTS: f64 = 0.5;
+/// How many of its standard deviations a trend has to be off to be no chance.
+const SURE: f64 = 4.0;
+/// Looks before the host is in its stride, and those without which there is no trend.
+pub const WARM_UP: usize = 2;
+const LOOKS: usize = 6;
+
 /// What has to be the same again, to the letter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Exact {
@@ -183,7 +195,8 @@ impl Used {
     /// Looks, after the kernel has been asked to give up what it keeps in store.
     ///
     /// With `thorough` slab caches too, which takes longer; else nothing is said of their objects.
-    pub fn look(host: &Host, thorough: bool) -> Result<Self> {
+    /// The memory of `other` is not counted, a process whose work grows.
+    pub fn look(host: &Host, thorough: bool, other: Option<u32>) -> Result<Self> {
         write("/proc/sys/vm/drop_caches", "3")?;
         if thorough {
             purge_ranges()?;
@@ -206,7 +219,11 @@ impl Used {
             .sum();
         let ours = (lent + host.info()?.kernel_bytes) as i64 / 1024;
         // What malloc() keeps in store.
-        let process = meminfo(&read("/proc/self/status")?, "RssAnon").unwrap_or(0);
+        let anonymous = |status: String| meminfo(&status, "RssAnon").unwrap_or(0);
+        let mut process = anonymous(read("/proc/self/status")?);
+        if let Some(other) = other {
+            process += anonymous(read(&format!("/proc/{other}/status"))?);
+        }
         Ok(Self {
             free_kib: free + lists + ours + process,
             slab_kib: slab,
@@ -248,6 +265,55 @@ pub fn trend_error(points: &[(f64, f64)], slope: f64) -> Option<f64> {
     // As of a line fitted to points at equal distances.
     let count = points.len() as f64;
     (span > 0.0).then(|| deviation * (12.0 / count).sqrt() / span)
+}
+
+/// A look at the host in the same situation as the others: when all that was lent to crash is
+/// back, or one instance runs.
+pub struct Look {
+    /// After how many rounds.
+    pub round: f64,
+    /// What was in use.
+    pub used: Used,
+}
+
+/// One number of all looks, over their rounds.
+pub fn points(looks: &[Look], value: impl Fn(&Used) -> i64) -> Vec<(f64, f64)> {
+    let point = |look: &Look| (look.round, value(&look.used) as f64);
+    looks.iter().map(point).collect()
+}
+
+/// What is lost by trend, one line each, when the looks are taken together.
+pub fn losses(looks: &[Look]) -> Vec<String> {
+    let looks = looks.get(WARM_UP..).unwrap_or_default();
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
+        return Vec::new();
+    };
+    let mut losses = Vec::new();
+    if looks.len() < LOOKS {
+        return losses;
+    }
+    let rounds = last.round - first.round;
+    // A loss counts from `more`: -1.0 where more is free, 1.0 where more is in use.
+    let mut judge = |what: &str, points: &[(f64, f64)], more: f64, limit: f64, slack: f64| {
+        let slope = trend(points).unwrap_or(0.0);
+        let error = trend_error(points, slope).unwrap_or(0.0);
+        let loss = slope * more;
+        if loss > limit.max(SURE * error) && loss * rounds > slack {
+            losses.push(format!("{what}: {loss:.2} for each of {rounds} rounds"));
+        }
+    };
+    let kib = (TREND_LIMIT_KIB, TREND_SLACK_KIB);
+    let free = points(looks, |used| used.free_kib);
+    judge("KiB of free memory", &free, -1.0, kib.0, kib.1);
+    let slab = points(looks, |used| used.slab_kib);
+    judge("KiB of slab", &slab, 1.0, kib.0, kib.1);
+    for name in last.used.objects.keys() {
+        let objects = points(looks, |used| used.objects.get(name).copied().unwrap_or(0));
+        let what = format!("objects of slab cache {name}");
+        let (limit, slack) = (TREND_LIMIT_OBJECTS, TREND_SLACK_OBJECTS);
+        judge(&what, &objects, 1.0, limit, slack);
+    }
+    losses
 }
 
 /// The median; sorts.

@@ -10,6 +10,11 @@
 //! In further rounds a spawn writes to an arena as it panics, which must show nothing else
 //! ([`stamps`]).
 //!
+//! Instead it can play the crash matrix of a hand-over ([`matrix`]), by processes that have a
+//! session open ([`player`]).
+//!
+//! Or it replaces the kernel under a key-value server again and again, under load ([`upgrades`]).
+//!
 //! In a spawn the same program is the first process ([`spawn`]): one file is all there is to its
 //! user space. Documentation/multikernel/testing.rst says more.
 
@@ -18,13 +23,16 @@ mod clock;
 mod cpio;
 mod hostwork;
 mod life;
+mod matrix;
 mod plan;
+mod player;
 mod report;
 mod run;
 mod sibling;
 mod spawn;
 mod stamp;
 mod stamps;
+mod upgrades;
 mod work;
 
 use std::fs;
@@ -93,12 +101,32 @@ struct Args {
     /// Break something on purpose in every round, to see that it is noticed
     #[arg(long = "break")]
     breaks: Option<Break>,
+    /// Replace the kernel of a server under load so often, and nothing else
+    #[arg(long)]
+    upgrades: Option<u64>,
+    /// The kernels that take turns in that, a space between them
+    #[arg(long, default_value = "/boot/bzImage /boot/vmlinux")]
+    kernels: String,
+    /// Play the lines of this file, a crash matrix, and nothing else
+    #[arg(long)]
+    matrix: Option<PathBuf>,
+    /// Of the matrix only lines that contain this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Be a player of the matrix for the session of this name
+    #[arg(long, hide = true)]
+    player: Option<String>,
     /// Only calculate the sum of SEED and STEPS: what the host's work does in processes
     #[arg(long, num_args = 2, value_names = ["SEED", "STEPS"], hide = true)]
     checksum: Option<Vec<u64>>,
 }
 
 fn soak(args: Args) -> Result<bool> {
+    let time = args.time.map(Duration::from_secs);
+    if let Some(rounds) = args.upgrades {
+        let kernels = args.kernels.split_ascii_whitespace().map(PathBuf::from);
+        return upgrades::run(&Host::open()?, rounds, &kernels.collect::<Vec<_>>(), time);
+    }
     let wrong = |error| Error::new("cannot begin", error);
     let program = std::env::current_exe().map_err(wrong)?;
     fs::create_dir_all(&args.folder).map_err(wrong)?;
@@ -115,6 +143,10 @@ fn soak(args: Args) -> Result<bool> {
         uart_log: args.uart_log,
     };
     run::write_initrd(&program, &files.initrd)?;
+    if let Some(file) = &args.matrix {
+        let host = Host::open()?;
+        return matrix::run(&host, &files, &args.cpus.0, &program, file, &args.only);
+    }
     let settings = Settings {
         plan: Plan {
             seed,
@@ -125,7 +157,7 @@ fn soak(args: Args) -> Result<bool> {
         rounds: args.rounds,
         stamps: args.stamps,
         only: args.round,
-        time: args.time.map(Duration::from_secs),
+        time,
         hang_ms: args.hang_ms,
         sibling_cpu: args.sibling_cpu,
         folder: args.folder,
@@ -162,6 +194,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if let Some(name) = &args.player {
+        return player::main(name);
     }
     match soak(args) {
         Ok(true) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use multikernel::device::{Host, State};
 use multikernel::{Error, Result};
 
-use crate::balance::{trend, trend_error, Exact, Used};
+use crate::balance::{losses, points, trend, Exact, Look, Used, WARM_UP};
 use crate::clock::{milliseconds, Clock};
 use crate::hostwork::HostWork;
 use crate::life::{End, Files, Life};
@@ -36,19 +36,8 @@ const SLACK_KIB: i64 = 8 << 10;
 /// So much more again on a host with KASAN, which keeps what was freed until its cache is shrunk:
 /// up to a 32nd of the memory (QUARANTINE_FRACTION in mm/kasan/quarantine.c), here of 4 GiB.
 const KASAN_SLACK_KIB: i64 = 128 << 10;
-/// What may be lost by trend over a whole run, in KiB or objects: noise that looks like a trend.
-const TREND_SLACK_KIB: f64 = 256.0;
-const TREND_SLACK_OBJECTS: f64 = 48.0;
-/// What may be lost by trend for each round. A page or an object for each is more.
-const TREND_LIMIT_KIB: f64 = 2.0;
-const TREND_LIMIT_OBJECTS: f64 = 0.5;
-/// How many of its standard deviations a trend has to be off to be no chance.
-const SURE: f64 = 4.0;
 /// The part of the time that stamps may take: one of so many.
 const STAMPS_PART: u32 = 3;
-/// Looks before the host is in its stride, and those without which there is no trend.
-const WARM_UP: usize = 2;
-const LOOKS: usize = 6;
 
 /// What to break on purpose in every round, to see that it is noticed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -89,12 +78,6 @@ pub struct Settings {
     pub program: PathBuf,
     /// What to break.
     pub breaks: Option<Break>,
-}
-
-/// A look at the host when all that was lent to crash is back.
-struct Look {
-    round: f64,
-    used: Used,
 }
 
 /// A run.
@@ -182,7 +165,7 @@ impl<'a> Run<'a> {
             .iter()
             .map(|what| format!("before round {round}: {what}"));
         self.report.leaks.extend(leaks);
-        let used = Used::look(self.host, true)?;
+        let used = Used::look(self.host, true, None)?;
         self.report
             .looks
             .push((round, used.free_kib, used.slab_kib));
@@ -348,7 +331,7 @@ impl<'a> Run<'a> {
                 .map(|what| format!("round {}: {what}", round.number));
             self.report.leaks.extend(leaks);
         }
-        let used = Used::look(self.host, false)?;
+        let used = Used::look(self.host, false, None)?;
         // Only a kernel that is built for debugging needs more memory.
         let slack = match self.settings.plan.more_memory {
             0 => SLACK_KIB,
@@ -460,46 +443,12 @@ impl<'a> Run<'a> {
     /// What the looks say when they are taken together.
     fn judge_trends(&mut self) {
         let looks = self.looks.get(WARM_UP..).unwrap_or_default();
-        let points = |value: &dyn Fn(&Used) -> i64| -> Vec<(f64, f64)> {
-            looks
-                .iter()
-                .map(|look| (look.round, value(&look.used) as f64))
-                .collect()
-        };
-        let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
-            return;
-        };
         let free = |look: &Look| look.used.free_kib;
         let least = looks.iter().map(free).min().unwrap_or(0);
         self.report.free_kib_spread = looks.iter().map(free).max().map(|most| most - least);
-        self.report.free_kib_per_round = trend(&points(&|used| used.free_kib));
-        self.report.slab_kib_per_round = trend(&points(&|used| used.slab_kib));
-        if looks.len() < LOOKS {
-            return;
-        }
-        let rounds = last.round - first.round;
-        let mut leaks = Vec::new();
-        // A loss counts from `more`: -1.0 where more is free, 1.0 where more is in use.
-        let mut judge = |what: &str, points: &[(f64, f64)], more: f64, limit: f64, slack: f64| {
-            let slope = trend(points).unwrap_or(0.0);
-            let error = trend_error(points, slope).unwrap_or(0.0);
-            let loss = slope * more;
-            if loss > limit.max(SURE * error) && loss * rounds > slack {
-                leaks.push(format!("{what}: {loss:.2} for each of {rounds} rounds"));
-            }
-        };
-        let kib = (TREND_LIMIT_KIB, TREND_SLACK_KIB);
-        let free = points(&|used| used.free_kib);
-        judge("KiB of free memory", &free, -1.0, kib.0, kib.1);
-        let slab = points(&|used| used.slab_kib);
-        judge("KiB of slab", &slab, 1.0, kib.0, kib.1);
-        for name in last.used.objects.keys() {
-            let objects = points(&|used| used.objects.get(name).copied().unwrap_or(0));
-            let what = format!("objects of slab cache {name}");
-            let (limit, slack) = (TREND_LIMIT_OBJECTS, TREND_SLACK_OBJECTS);
-            judge(&what, &objects, 1.0, limit, slack);
-        }
-        self.report.leaks.extend(leaks);
+        self.report.free_kib_per_round = trend(&points(looks, |used| used.free_kib));
+        self.report.slab_kib_per_round = trend(&points(looks, |used| used.slab_kib));
+        self.report.leaks.extend(losses(&self.looks));
     }
 }
 

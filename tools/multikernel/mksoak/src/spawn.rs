@@ -11,6 +11,8 @@
 //! | `soak: report STEPS SUM` | answer to `report`: how far the first worker is |
 //! | `soak: fault tsc=T` | answer to `fault KIND SEED`: it comes next |
 //! | `soak: broken: ...` | a worker found what it had not written |
+//! | `soak: player...` | answers to `player begin NAME`, `do DEED`, `kill`, `end`; see `player` |
+//! | `soak: hold`, `soak: held N` | answers to `hold N`, `held`: a step that this kernel holds |
 //! | `soak: alive: ...` | a fault that should have ended the kernel did not |
 
 use std::fs::{self, File};
@@ -27,6 +29,7 @@ use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions};
 
 use crate::clock::tsc;
 use crate::cpio::Archive;
+use crate::player::Process;
 use crate::stamp::stamp;
 use crate::work::Work;
 
@@ -48,6 +51,8 @@ pub const SEED: &str = "soak.seed=";
 pub const FAULT: &str = "soak.fault=";
 /// See [`SEED`].
 pub const DELAY_US: &str = "soak.delay_us=";
+/// Nobody works.
+pub const IDLE: &str = "soak.idle";
 
 /// The initial ram file system in which this program is the first process.
 pub fn initrd(program: &[u8]) -> Vec<u8> {
@@ -59,6 +64,7 @@ pub fn initrd(program: &[u8]) -> Vec<u8> {
     archive.device("dev/null", 1, 3);
     archive.device("dev/kmsg", 1, 11);
     archive.device("dev/hvc0", 229, 0);
+    archive.link("dev/multikernel", "/devices/multikernel");
     archive.program("init", program);
     // What the kernel calls to power off in order.
     archive.link("sbin/poweroff", "/init");
@@ -135,6 +141,54 @@ fn stamp_arena(name: String) {
     });
 }
 
+/// Starts a player, and passes its answers on. Its end is waited for on request only: what it
+/// does may take until the host lets it.
+fn begin_player(name: &str) -> multikernel::Result<Process> {
+    let mut player = Process::start(Path::new("/init"), name)?;
+    let (_, none) = std::sync::mpsc::channel();
+    let answers = std::mem::replace(&mut player.answers, none);
+    thread::spawn(move || {
+        for answer in answers {
+            say(&format!("player: {answer}"));
+        }
+    });
+    say("player begun");
+    Ok(player)
+}
+
+/// Does something with the player.
+fn play(player: &mut Option<Process>, words: &[&str]) -> multikernel::Result<()> {
+    match (words, player) {
+        (["begin", name], player) => *player = Some(begin_player(name)?),
+        (["kill"], Some(player)) => {
+            player.kill()?;
+            say("player killed");
+        }
+        (["end"], Some(player)) => {
+            player.end()?;
+            say("player ended");
+        }
+        (["do", deed @ ..], Some(player)) => player.tell(&deed.join(" "))?,
+        (words, _) => say(&format!("alive: no player for {words:?}")),
+    }
+    Ok(())
+}
+
+/// Has this kernel hold a step, or says which it holds.
+fn hold(step: Option<&str>) -> std::io::Result<()> {
+    match step {
+        Some(step) => {
+            fs::write(format!("{DEBUGFS}/multikernel/hold_step"), step)?;
+            say("hold");
+        }
+        None => {
+            let held = fs::read_to_string(format!("{DEBUGFS}/multikernel/held_step"))?;
+            say(&format!("held {}", held.trim()));
+        }
+    }
+    Ok(())
+}
+
 /// Opens the console; `None` where there is none that takes input.
 fn open_console() -> Option<File> {
     let console = File::options()
@@ -150,8 +204,15 @@ fn open_console() -> Option<File> {
     Some(console)
 }
 
+fn tell_alive(done: std::io::Result<()>) {
+    if let Err(error) = done {
+        say(&format!("alive: {error}"));
+    }
+}
+
 /// Answers what comes over the console until there is none.
 fn serve(console: File, first: &Mutex<Work>) {
+    let mut player = None;
     for line in BufReader::new(console).lines().map_while(Result::ok) {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
         match words[..] {
@@ -161,6 +222,13 @@ fn serve(console: File, first: &Mutex<Work>) {
             }
             ["fault", kind, seed] => announced_fault(kind, seed),
             ["stamp", arena] => stamp_arena(arena.to_owned()),
+            ["player", ref words @ ..] => {
+                if let Err(error) = play(&mut player, words) {
+                    say(&format!("alive: {error}"));
+                }
+            }
+            ["hold", step] => tell_alive(hold(Some(step))),
+            ["held"] => tell_alive(hold(None)),
             ["spoil"] => lock(first).spoil(),
             _ => say(&format!("alive: not understood: {line:?}")),
         }
@@ -190,7 +258,8 @@ pub fn main() -> ! {
 
     let first = Arc::new(Mutex::new(Work::new(seed, PAGES)));
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    for worker in 0..cpus as u64 {
+    let idle = line.split_ascii_whitespace().any(|word| word == IDLE);
+    for worker in 0..if idle { 0 } else { cpus as u64 } {
         let mine = match worker {
             0 => first.clone(),
             other => Arc::new(Mutex::new(Work::new(seed.wrapping_add(other), PAGES))),

@@ -9,7 +9,10 @@
 //! lost. Either kernel ends at any moment, and comes back; the owner changes the entries whenever
 //! it may.
 //!
-//! What must hold in every state is in [`HandOver::properties`].
+//! What must hold in every state is in [`HandOver::properties`]. What may come of a hand-over in
+//! which somebody ends is listed by [`matrix`].
+
+pub mod matrix;
 
 use multikernel_pure::handover::ownership::{Outcome, Ownership, Party};
 use stateright::{Model, Property};
