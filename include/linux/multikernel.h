@@ -8,6 +8,7 @@
 #include <linux/err.h>
 #include <linux/errno.h>
 #include <linux/kexec.h>
+#include <linux/math64.h>
 #include <linux/types.h>
 #include <uapi/linux/multikernel.h>
 
@@ -97,15 +98,29 @@ struct multikernel_pages {
 };
 
 /**
+ * multikernel_pages_at - an element of mapped memory
+ * @pages:	memory that is mapped
+ * @index:	of the element
+ * @size:	bytes of each element; not 0
+ *
+ * Return: Where it is, NULL if it is not inside.
+ */
+static inline void *
+multikernel_pages_at(const struct multikernel_pages *pages, u64 index, size_t size)
+{
+	return index < div64_u64(pages->length, size) ? pages->address + index * size : NULL;
+}
+
+/**
  * multikernel_pages_as - mapped memory as an array
- * @pages:	a struct multikernel_pages that is mapped
+ * @pages:	memory that is mapped
  * @type:	type of the elements, which any bytes make a valid one of
  * @index:	of the element
  *
  * Return: A pointer to the element, NULL if it is not inside.
  */
 #define multikernel_pages_as(pages, type, index) \
-	((u64)(index) < (pages)->length / sizeof(type) ? (type *)(pages)->address + (index) : NULL)
+	((type *)multikernel_pages_at(pages, index, sizeof(type)))
 
 #ifdef CONFIG_MULTIKERNEL
 /**

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages for C code and modules: `include/linux/multikernel.h`, which documents them. Sessions are
-//! in `handover/c_api.rs`.
+//! Messages for C code and modules: `include/linux/multikernel.h`, which documents them. Sessions
+//! are in `handover/c_api.rs`.
 //!
 //! Arguments are taken from C here and nowhere else; what is done with them is that of `link/`. A
 //! port that is taken back is in no inbox any more when the call returns, and no handler at work:

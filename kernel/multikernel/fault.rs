@@ -15,9 +15,10 @@
 //!
 //! A step with a session takes an instant, in which nobody can be made to end from outside. A
 //! number that is written to `hold_step` has each such step stay where it is until another number
-//! is written, for [`HOLD_MS`] at most: the operation of `handover/abi.rs` before the host makes it,
-//! with [`HOLD_MADE`] before its answer goes out, and [`HOLD_PUT`] holds a change of the entries,
-//! in this kernel, before it is in force. `held_step` is what is held at the moment, else 0.
+//! is written, for [`HOLD_MS`] at most: the operation of `handover/abi.rs` before the host makes
+//! it, with [`HOLD_MADE`] before its answer goes out, and [`HOLD_PUT`] holds a change of the
+//! entries, in this kernel, before it is in force. `held_step` is what is held at the moment, else
+//! 0.
 //!
 //! Without the option nothing of this is compiled in. No lock: each count is one atomic word.
 

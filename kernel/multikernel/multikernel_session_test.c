@@ -119,9 +119,12 @@ static int expect(int expected, long got, const char *what)
 static int fill(struct multikernel_session *session)
 {
 	struct multikernel_pages pages;
+	char key[65] = "";
 	u8 byte = 0;
 	int ret;
 
+	/* A byte more than keys may have. */
+	memset(key, 'k', sizeof(key) - 1);
 	ret = put_bytes(session, 1);
 	if (!ret)
 		ret = multikernel_session_put(session, GONE, &byte, 1);
@@ -151,11 +154,10 @@ static int fill(struct multikernel_session *session)
 	ret |= expect(-EINVAL, multikernel_session_put(session, GONE, &byte,
 						       MULTIKERNEL_ENTRY_BYTES_MAX + 1),
 		      "too many bytes");
-	ret |= expect(-ENAMETOOLONG,
-		      multikernel_session_put(session, "0123456789012345678901234567890123456789"
-					      "012345678901234567890123", &byte, 1),
+	ret |= expect(-ENAMETOOLONG, multikernel_session_put(session, key, &byte, 1),
 		      "a long key");
-	ret |= expect(-EINVAL, multikernel_session_put_pages(session, GONE, 100), "a part of a page");
+	ret |= expect(-EINVAL, multikernel_session_put_pages(session, GONE, 100),
+		      "a part of a page");
 	ret |= expect(-EINVAL, multikernel_session_wait(session, 1), "wait for no offer");
 	ret |= expect(-EINVAL, multikernel_session_offer(session, ""), "offer to nobody");
 	ret |= expect(-ENOENT, multikernel_session_offer(session, "there-is-none"),

@@ -275,8 +275,8 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     ///
     /// # Errors
     ///
-    /// `ENOENT`: there is no such arena; `EACCES`: it is not granted; `EBUSY`: the instance runs, or
-    /// owns the session that is in it, or a call works on the arena.
+    /// `ENOENT`: there is no such arena; `EACCES`: it is not granted; `EBUSY`: the instance runs,
+    /// or owns the session that is in it, or a call works on the arena.
     pub fn revoke(&mut self, name: &N, holder: H, runs: bool) -> Result {
         let arena = self.list.get(self.at(name)?).ok_or(ENOENT)?;
         let grant = *self.grant_of(arena.place.id, holder).ok_or(EACCES)?;

@@ -123,7 +123,7 @@ unsafe fn field_of(text: *const c_char) -> Result<[u8; NAME_LENGTH]> {
         return Err(EINVAL);
     }
     // SAFETY: By the caller's promise.
-    let text = unsafe { CStr::from_ptr(text.cast()) }.to_bytes();
+    let text = unsafe { CStr::from_char_ptr(text) }.to_bytes();
     let mut field = [0; NAME_LENGTH];
     // One byte less: that behind it is zero.
     let room = field.get_mut(..NAME_LENGTH - 1).ok_or(EINVAL)?;

@@ -426,11 +426,12 @@ pub fn lines() -> Vec<Line> {
 
 /// The file.
 pub fn text() -> String {
-    let mut text = String::from(
-        "# SPDX-License-Identifier: GPL-2.0\n\
-         #\n\
+    // In two parts, as it is not the licence of this file.
+    let mut text = String::from(concat!("# SPDX", "-License-Identifier: GPL-2.0\n"));
+    text.push_str(
+        "#\n\
          # Made by: cargo run -p multikernel-model --bin matrix\n\
-         # What each line says: tools/testing/multikernel/model/src/matrix.rs\n",
+         # What each line says: src/matrix.rs of the package multikernel-model\n",
     );
     for line in lines() {
         text.push_str(&format!("{line}\n"));
