@@ -75,10 +75,14 @@ typedef int (*multikernel_handler_t)(const struct multikernel_message *message, 
  *
  * The functions are called in process context and sleep, or may. Those that ask
  * the host return in a spawn kernel also %-ENOTCONN, %-EPIPE, %-ETIMEDOUT and
- * %-EINTR; what was asked for may have been done then, and can be asked for again.
+ * %-EINTR; what was asked for may have been done then. It can be asked for again;
+ * only a session that was to be made is there then (%-EEXIST), and to be removed.
+ *
+ * What other kernels may be writing to, mapped memory for instance, is copied
+ * before it is passed to one of them.
  */
 
-struct multikernel_session;
+struct multikernel_open_session;
 
 /**
  * struct multikernel_pages - memory of an arena that this kernel has mapped
@@ -197,7 +201,7 @@ ssize_t multikernel_call(u32 instance, u32 cpu, u32 port, const void *request, s
  * session open), %-EACCES (this kernel was not granted the arena),
  * %-EOPNOTSUPP, %-ENOMEM.
  */
-struct multikernel_session *multikernel_session_create(const char *name);
+struct multikernel_open_session *multikernel_session_create(const char *name);
 
 /**
  * multikernel_session_open - open a session that this kernel owns
@@ -207,7 +211,7 @@ struct multikernel_session *multikernel_session_create(const char *name);
  * %-EACCES if it is another's, %-EUCLEAN or %-EPROTONOSUPPORT if what is in it
  * makes no sense, of which the log has the reason.
  */
-struct multikernel_session *multikernel_session_open(const char *name);
+struct multikernel_open_session *multikernel_session_open(const char *name);
 
 /**
  * multikernel_session_accept - look at a session that another kernel offers
@@ -217,9 +221,9 @@ struct multikernel_session *multikernel_session_open(const char *name);
  * It can be read from now on. It is this kernel's with multikernel_session_commit().
  *
  * Return: As multikernel_session_open(); %-EACCES if it is not offered to this
- * kernel, %-ETIMEDOUT if it was not in that time.
+ * kernel, %-ETIMEDOUT if it was not in that time, %-EINTR (a signal).
  */
-struct multikernel_session *multikernel_session_accept(const char *name, unsigned int timeout_ms);
+struct multikernel_open_session *multikernel_session_accept(const char *name, unsigned int timeout_ms);
 
 /**
  * multikernel_session_close - give back what create, open or accept returned
@@ -227,7 +231,7 @@ struct multikernel_session *multikernel_session_accept(const char *name, unsigne
  *
  * It stays whose it is. What was accepted and not committed stays the other's.
  */
-void multikernel_session_close(struct multikernel_session *session);
+void multikernel_session_close(struct multikernel_open_session *session);
 
 /**
  * multikernel_session_remove - have a session be none any more
@@ -248,7 +252,7 @@ int multikernel_session_remove(const char *name);
  * full), %-EBUSY (offered, accepted, or pages are mapped), %-ESTALE (it is
  * another's now), %-ENOMEM; nothing has changed then.
  */
-int multikernel_session_put(struct multikernel_session *session, const char *key,
+int multikernel_session_put(struct multikernel_open_session *session, const char *key,
 			    const void *data, size_t length);
 
 /**
@@ -259,7 +263,7 @@ int multikernel_session_put(struct multikernel_session *session, const char *key
  *
  * Return: As multikernel_session_put().
  */
-int multikernel_session_put_pages(struct multikernel_session *session, const char *key,
+int multikernel_session_put_pages(struct multikernel_open_session *session, const char *key,
 				  u64 length);
 
 /**
@@ -272,7 +276,7 @@ int multikernel_session_put_pages(struct multikernel_session *session, const cha
  * Return: How many bytes the entry has, of which @size at most were copied;
  * %-ENOENT (no such entry), %-EINVAL (it is pages), %-EBUSY, %-ESTALE.
  */
-ssize_t multikernel_session_get(struct multikernel_session *session, const char *key,
+ssize_t multikernel_session_get(struct multikernel_open_session *session, const char *key,
 				void *data, size_t size);
 
 /**
@@ -285,7 +289,7 @@ ssize_t multikernel_session_get(struct multikernel_session *session, const char 
  *
  * Return: 0, or %-ENOENT, %-EINVAL (it is no pages), %-EBUSY, %-ESTALE, %-ENOMEM.
  */
-int multikernel_session_map(struct multikernel_session *session, const char *key,
+int multikernel_session_map(struct multikernel_open_session *session, const char *key,
 			    struct multikernel_pages *pages);
 
 /**
@@ -294,8 +298,8 @@ int multikernel_session_map(struct multikernel_session *session, const char *key
  * @writable:	whether to write to it
  * @pages:	filled with where it is
  *
- * Return: 0, or %-ENOENT (no such arena, or not granted), %-EACCES (granted to be
- * read only), %-EBUSY (a session is in it, or it is being resized), %-EINVAL,
+ * Return: 0, or %-ENOENT (no such arena), %-EACCES (not granted, or to be read
+ * only), %-EBUSY (a session is in it, or it is being resized), %-EINVAL,
  * %-ENAMETOOLONG, %-ENOMEM.
  */
 int multikernel_arena_map(const char *name, bool writable, struct multikernel_pages *pages);
@@ -316,7 +320,7 @@ void multikernel_unmap(struct multikernel_pages *pages);
  *
  * Return: 0, %-ENOENT, or as multikernel_session_put().
  */
-int multikernel_session_delete(struct multikernel_session *session, const char *key);
+int multikernel_session_delete(struct multikernel_open_session *session, const char *key);
 
 /**
  * multikernel_session_offer - offer a session to another kernel
@@ -329,7 +333,7 @@ int multikernel_session_delete(struct multikernel_session *session, const char *
  * instance), %-EBUSY (offered to another, or pages are mapped), %-EACCES or
  * %-ESTALE (it is another's), %-EINVAL (to itself).
  */
-int multikernel_session_offer(struct multikernel_session *session, const char *to);
+int multikernel_session_offer(struct multikernel_open_session *session, const char *to);
 
 /**
  * multikernel_session_commit - own a session that was accepted
@@ -338,15 +342,16 @@ int multikernel_session_offer(struct multikernel_session *session, const char *t
  * Return: 0, also if it was committed already; %-ESTALE if it was called off
  * before, %-EACCES if this kernel is the one that offers it.
  */
-int multikernel_session_commit(struct multikernel_session *session);
+int multikernel_session_commit(struct multikernel_open_session *session);
 
 /**
  * multikernel_session_abort - call an offer off, by either side
  * @session:	the session
  *
- * Return: 0, also if none stands; %-ESTALE if it was committed before.
+ * Return: 0, also if the owner has none that stands; %-ESTALE if it was committed
+ * before, or if who had accepted it has called it off already.
  */
-int multikernel_session_abort(struct multikernel_session *session);
+int multikernel_session_abort(struct multikernel_open_session *session);
 
 /**
  * multikernel_session_wait - wait until an offer was committed or called off
@@ -354,9 +359,9 @@ int multikernel_session_abort(struct multikernel_session *session);
  * @timeout_ms:	how long
  *
  * Return: 1 if it was committed, 0 if it was called off, %-ETIMEDOUT, %-EINTR (a
- * signal), %-EINVAL if there is no offer.
+ * signal), %-EINVAL or %-ESTALE if there is no offer, or its end was seen before.
  */
-int multikernel_session_wait(struct multikernel_session *session, unsigned int timeout_ms);
+int multikernel_session_wait(struct multikernel_open_session *session, unsigned int timeout_ms);
 
 /**
  * multikernel_kexec_load - kexec_load(2) into an instance
@@ -400,23 +405,23 @@ multikernel_call(u32 instance, u32 cpu, u32 port, const void *request, size_t le
 	return -EOPNOTSUPP;
 }
 
-static inline struct multikernel_session *multikernel_session_create(const char *name)
+static inline struct multikernel_open_session *multikernel_session_create(const char *name)
 {
 	return ERR_PTR(-EOPNOTSUPP);
 }
 
-static inline struct multikernel_session *multikernel_session_open(const char *name)
+static inline struct multikernel_open_session *multikernel_session_open(const char *name)
 {
 	return ERR_PTR(-EOPNOTSUPP);
 }
 
-static inline struct multikernel_session *
+static inline struct multikernel_open_session *
 multikernel_session_accept(const char *name, unsigned int timeout_ms)
 {
 	return ERR_PTR(-EOPNOTSUPP);
 }
 
-static inline void multikernel_session_close(struct multikernel_session *session)
+static inline void multikernel_session_close(struct multikernel_open_session *session)
 {
 }
 
@@ -425,25 +430,25 @@ static inline int multikernel_session_remove(const char *name)
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_put(struct multikernel_session *session, const char *key,
+static inline int multikernel_session_put(struct multikernel_open_session *session, const char *key,
 					  const void *data, size_t length)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_put_pages(struct multikernel_session *session,
+static inline int multikernel_session_put_pages(struct multikernel_open_session *session,
 						const char *key, u64 length)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline ssize_t multikernel_session_get(struct multikernel_session *session,
+static inline ssize_t multikernel_session_get(struct multikernel_open_session *session,
 					      const char *key, void *data, size_t size)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_map(struct multikernel_session *session, const char *key,
+static inline int multikernel_session_map(struct multikernel_open_session *session, const char *key,
 					  struct multikernel_pages *pages)
 {
 	return -EOPNOTSUPP;
@@ -460,28 +465,28 @@ static inline void multikernel_unmap(struct multikernel_pages *pages)
 }
 
 static inline int
-multikernel_session_delete(struct multikernel_session *session, const char *key)
+multikernel_session_delete(struct multikernel_open_session *session, const char *key)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_offer(struct multikernel_session *session, const char *to)
+static inline int multikernel_session_offer(struct multikernel_open_session *session, const char *to)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_commit(struct multikernel_session *session)
+static inline int multikernel_session_commit(struct multikernel_open_session *session)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_abort(struct multikernel_session *session)
+static inline int multikernel_session_abort(struct multikernel_open_session *session)
 {
 	return -EOPNOTSUPP;
 }
 
 static inline int
-multikernel_session_wait(struct multikernel_session *session, unsigned int timeout_ms)
+multikernel_session_wait(struct multikernel_open_session *session, unsigned int timeout_ms)
 {
 	return -EOPNOTSUPP;
 }

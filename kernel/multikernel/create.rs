@@ -23,6 +23,7 @@ use crate::{
     connect,
     cpu::{self, Cpu, Held},
     cpu_ledger::CpuOwner,
+    handover::arbiter,
     instance::{Handle, Holdings, Instance, Name, RangeInfo, Reason, State},
     ledger::{InstanceId, Region, Request},
     memory::SharedPages,
@@ -396,7 +397,7 @@ fn forget(subsystem: &Subsystem, handle: Handle, memory: KVec<Region>, low: Regi
         .iter()
         .position(|instance| instance.handle() == handle);
     let mut gone = gone.and_then(|at| registry.instances.remove(at).ok());
-    registry.arenas.forget(handle);
+    arbiter::forget(registry, handle);
     if let Some(instance) = &mut gone {
         // Also of one that was never finished: somebody may have opened it, and be reading.
         subsystem

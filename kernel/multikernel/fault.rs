@@ -55,7 +55,7 @@ mod enabled {
     /// A change of entries: contents are written, and not in force.
     pub(crate) const HOLD_PUT: u32 = 0x200;
     /// For how long a step is held at most, in milliseconds: less than who has asked waits.
-    const HOLD_MS: u32 = 8_000;
+    const HOLD_MS: u32 = 6_000;
     /// How often it is looked whether it is still to be held, in milliseconds.
     const LOOK_MS: u32 = 1;
 

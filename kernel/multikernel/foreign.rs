@@ -136,6 +136,18 @@ impl SharedBytes {
     }
 }
 
+/// Whether this kernel has any of a range as persistent memory, which drivers and file systems use.
+#[cfg(CONFIG_MULTIKERNEL_GUEST)]
+pub(crate) fn is_persistent_memory(base: u64, size: u64) -> bool {
+    let (flags, kind) = (
+        bindings::IORESOURCE_MEM as usize,
+        bindings::IORES_DESC_PERSISTENT_MEMORY as usize,
+    );
+    // SAFETY: Looks at the resource tree, with its lock held.
+    let found = unsafe { bindings::region_intersects(base, size as usize, flags, kind) };
+    found != bindings::REGION_DISJOINT as c_int
+}
+
 /// Memory of the host that this kernel, a spawn, was granted, mapped write-back.
 ///
 /// The mapping also settles with which memory type processes get it: that of what is not RAM of
@@ -180,20 +192,6 @@ impl ForeignMemory {
     /// What is in it.
     pub(crate) fn bytes(&self) -> &SharedBytes {
         &self.mapped
-    }
-
-    /// Whether this kernel has any of it as persistent memory, which drivers and file systems use.
-    pub(crate) fn is_persistent_memory(&self) -> bool {
-        // SAFETY: Looks at the resource tree, with its lock held.
-        let found = unsafe {
-            bindings::region_intersects(
-                self.base,
-                self.mapped.size as usize,
-                bindings::IORESOURCE_MEM as usize,
-                bindings::IORES_DESC_PERSISTENT_MEMORY as usize,
-            )
-        };
-        found != bindings::REGION_DISJOINT as c_int
     }
 
     /// Its physical address, and its bytes.

@@ -38,7 +38,7 @@ struct record {
 
 /* Guards the session that is offered. */
 static DEFINE_MUTEX(lock);
-static struct multikernel_session *offered;
+static struct multikernel_open_session *offered;
 
 static void fill_bytes(u8 *bytes, u8 seed)
 {
@@ -48,7 +48,7 @@ static void fill_bytes(u8 *bytes, u8 seed)
 		bytes[i] = seed + i * 13 + (i >> 8);
 }
 
-static int put_bytes(struct multikernel_session *session, u8 seed)
+static int put_bytes(struct multikernel_open_session *session, u8 seed)
 {
 	u8 *bytes = kvmalloc(BYTES_LENGTH, GFP_KERNEL);
 	int ret;
@@ -61,7 +61,7 @@ static int put_bytes(struct multikernel_session *session, u8 seed)
 	return ret;
 }
 
-static int check_bytes(struct multikernel_session *session, u8 seed)
+static int check_bytes(struct multikernel_open_session *session, u8 seed)
 {
 	u8 *got = kvzalloc(BYTES_LENGTH, GFP_KERNEL);
 	u8 *bytes = kvmalloc(BYTES_LENGTH, GFP_KERNEL);
@@ -116,7 +116,7 @@ static int expect(int expected, long got, const char *what)
 }
 
 /* Puts the entries into a new session, and has it refuse what it must. */
-static int fill(struct multikernel_session *session)
+static int fill(struct multikernel_open_session *session)
 {
 	struct multikernel_pages pages;
 	char key[65] = "";
@@ -167,7 +167,7 @@ static int fill(struct multikernel_session *session)
 
 static int set_give(const char *value, const struct kernel_param *param)
 {
-	struct multikernel_session *session;
+	struct multikernel_open_session *session;
 	char name[64], to[64];
 	u8 byte = 0;
 	int ret;
@@ -221,7 +221,7 @@ static int set_given(const char *value, const struct kernel_param *param)
 }
 
 /* Looks at all entries of an accepted session. */
-static int check(struct multikernel_session *session)
+static int check(struct multikernel_open_session *session)
 {
 	struct multikernel_pages pages;
 	u8 byte = 0;
@@ -244,7 +244,7 @@ static int check(struct multikernel_session *session)
 }
 
 /* Changes all entries of a session that is this kernel's now. */
-static int change(struct multikernel_session *session)
+static int change(struct multikernel_open_session *session)
 {
 	struct multikernel_pages pages;
 	int ret;
@@ -267,7 +267,7 @@ static int change(struct multikernel_session *session)
 
 static int accepted(const char *value, bool commit)
 {
-	struct multikernel_session *session;
+	struct multikernel_open_session *session;
 	unsigned int ms;
 	char name[64];
 	int ret;

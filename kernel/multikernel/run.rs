@@ -174,7 +174,7 @@ fn close_link(subsystem: &Subsystem, handle: Handle, parked: bool) {
     if let Some(instance) = instances.find(|it| it.handle() == handle) {
         connect::gone(&registry, instance);
     }
-    arbiter::ended(&mut registry, handle);
+    arbiter::ended(&mut registry, handle, parked);
     drop(registry);
     drop(unused);
     if let Some(link) = link {

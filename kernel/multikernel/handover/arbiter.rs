@@ -238,11 +238,18 @@ pub(crate) fn commit_all(registry: &mut Registry, from: Handle, to: Handle) -> R
     Ok(())
 }
 
-/// A life of an instance has ended: what it had accepted is called off.
-pub(crate) fn ended(registry: &mut Registry, handle: Handle) {
+/// A life of an instance has ended: what it had accepted is called off. `parked`: whether all of
+/// its CPUs are known not to use anything any more.
+pub(crate) fn ended(registry: &mut Registry, handle: Handle, parked: bool) {
     // They look when the registry is free again, and find what has become of it.
     tell(registry, |party| registry.arenas.waits_for(party, handle));
-    registry.arenas.ended(handle);
+    registry.arenas.ended(handle, parked);
+}
+
+/// An instance is there no more: what it owned is the host's, what it was offered is called off.
+pub(crate) fn forget(registry: &mut Registry, handle: Handle) {
+    tell(registry, |party| registry.arenas.waits_for(party, handle));
+    registry.arenas.forget(handle);
 }
 
 /// The host takes a session from an instance that does not run, offered or not.

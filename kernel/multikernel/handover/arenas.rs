@@ -288,7 +288,8 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
         Ok(())
     }
 
-    /// What an instance may have, and where it is.
+    /// What an instance may have as an arena, and where it is. Who looks at a session has only
+    /// that.
     ///
     /// # Errors
     ///
@@ -296,7 +297,8 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     /// or a session is in it.
     pub fn granted(&self, name: &N, holder: H) -> Result<(Grant<H>, Place)> {
         let arena = self.list.get(self.at(name)?).ok_or(ENOENT)?;
-        let grant = self.grant_of(arena.place.id, holder).ok_or(EACCES)?;
+        let grant = self.grant_of(arena.place.id, holder);
+        let grant = grant.filter(|it| !it.to_look).ok_or(EACCES)?;
         if arena.region.is_none() || arena.session.is_some() {
             return Err(EBUSY);
         }
@@ -409,28 +411,26 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
         Ok(())
     }
 
-    /// Whether the end of an instance's life changes something for `party`: it has accepted a
-    /// session that is that one's.
+    /// Whether the end of an instance may change something for `party`: it was offered a session
+    /// that is that one's.
     pub fn waits_for(&self, party: Party<H>, holder: H) -> bool {
-        let accepted = |session: &Ownership<H>| {
-            let to = Party::Instance(holder);
-            session.owner() == party
-                && session
-                    .offer_made()
-                    .is_some_and(|it| it.to == to && it.accepted)
+        let to = Party::Instance(holder);
+        let offered = |session: &Ownership<H>| {
+            session.owner() == party && session.offer_made().is_some_and(|it| it.to == to)
         };
-        self.list.iter().filter_map(Arena::session).any(accepted)
+        self.list.iter().filter_map(Arena::session).any(offered)
     }
 
     /// A life of an instance has ended. What it was granted only to look at sessions that have not
-    /// become its own is not granted any more.
-    pub fn ended(&mut self, holder: H) {
+    /// become its own is not granted any more, once its CPUs are known to be `parked`: one that
+    /// is not may have it mapped.
+    pub fn ended(&mut self, holder: H, parked: bool) {
         let party = Party::Instance(holder);
         for session in self.list.iter_mut().filter_map(|it| it.session.as_mut()) {
             session.ended(party);
         }
         self.grants
-            .retain(|it| !(it.to_look && it.holder == holder));
+            .retain(|it| !(parked && it.to_look && it.holder == holder));
     }
 
     /// An instance is there no more.
@@ -610,9 +610,13 @@ mod tests {
         all.arenas.session(&'a')?.0.abort(owner, ticket)?;
         assert!(!all.arenas.waits_for(owner, 1));
         all.arenas.remove_session(&'a', owner)?;
+        assert_eq!(all.arenas.granted(&'a', 1).err(), Some(EACCES));
         assert_eq!(all.remove('a', &[1]), Err(EBUSY));
         all.arenas.create_session(&'a', owner, |_| true)?;
-        all.arenas.ended(1);
+        // A CPU of it may be at work still.
+        all.arenas.ended(1, false);
+        assert_eq!(all.arenas.grants_of(place.id), 1);
+        all.arenas.ended(1, true);
         assert_eq!(all.arenas.grants_of(place.id), 0);
 
         // What it owns it keeps.
@@ -621,7 +625,7 @@ mod tests {
         all.arenas.grant_to_read(&'a', 1)?;
         all.arenas.session(&'a')?.0.commit(other, ticket)?;
         all.arenas.grant(&'a', 1, true, false)?;
-        all.arenas.ended(1);
+        all.arenas.ended(1, true);
         assert_eq!(all.arenas.grants_of(place.id), 1);
         assert_eq!(all.arenas.revoke(&'a', 1, false), Err(EBUSY));
         all.arenas.remove_session(&'a', other)?;

@@ -39,6 +39,7 @@ use crate::{
         AnonFile, //
     },
     foreign::{
+        self,
         ForeignMemory,
         SharedBytes, //
     },
@@ -119,6 +120,22 @@ fn ask(name: &Name) -> Result<Granted> {
     let bytes = call::call(host, None, PORT_ARENA, &request, &mut answer, TIMEOUT_MS)?;
     let answer = answer.get(..bytes).ok_or(EPROTO)?;
     Granted::of_answer(answer).ok_or(EPROTO)
+}
+
+/// That an arena in which a session is about to be made is not this kernel's persistent memory: the
+/// host wipes its head. To be called before the host is asked to make it.
+///
+/// # Errors
+///
+/// `EBUSY` if it is; those of a call, if the host does not say.
+pub(super) fn check_not_persistent(name: &Name) -> Result {
+    match ask(name) {
+        Ok(granted) if foreign::is_persistent_memory(granted.base, granted.size) => Err(EBUSY),
+        // None that could be made in it, which the host says again; who runs keeps what it was
+        // granted, and a session is never in persistent memory.
+        Ok(_) | Err(ENOENT | EACCES | EBUSY) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many requests for sessions have been sent.

@@ -178,7 +178,8 @@ fn list(subsystem: &Subsystem, argument: usize) -> Result {
 fn list_grants(subsystem: &Subsystem, argument: usize) -> Result {
     let mut list = UserStruct::<uapi::multikernel_ioctl_list>::read(argument)?;
     let items = collect(subsystem, |registry, add| {
-        for grant in registry.arenas.grants() {
+        // Who only looks at a session was granted it by nobody.
+        for grant in registry.arenas.grants().iter().filter(|it| !it.to_look) {
             add(uapi::multikernel_arena_grant {
                 arena: grant.arena.get(),
                 id: grant.holder.id.get(),

@@ -115,9 +115,8 @@ impl Handler for Port {
         let refused = match ((self.0)(request), DESK.as_ref()) {
             (Some(wish), Some(desk)) => match desk.put_down((caller, wish)) {
                 Ok(()) => {
-                    // A process of the spawn waits, and for as long as it takes nobody has what is
-                    // handed over. An error means that it is queued already, which is as good.
-                    let _ = workqueue::system_highpri().enqueue::<_, 0>(desk.clone());
+                    // An error means that it is queued already, which is as good.
+                    let _ = workqueue::system_unbound().enqueue::<_, 0>(desk.clone());
                     return;
                 }
                 Err(caller) => (caller, bindings::EBUSY),
@@ -167,7 +166,7 @@ impl WorkItem for Desk {
             };
         }
         // It may be that some came meanwhile whose queueing came to nothing.
-        let _ = workqueue::system_highpri().enqueue::<_, 0>(this);
+        let _ = workqueue::system_unbound().enqueue::<_, 0>(this);
     }
 }
 

@@ -43,7 +43,10 @@ use super::{
     }, //
 };
 #[cfg(CONFIG_MULTIKERNEL_GUEST)]
-use crate::foreign::ForeignMemory;
+use crate::foreign::{
+    self,
+    ForeignMemory, //
+};
 use crate::{
     abi::NAME_LENGTH,
     fault,
@@ -163,12 +166,11 @@ impl Backing {
             if told.base == 0 {
                 return Err(EPROTO);
             }
-            let memory = ForeignMemory::new(told.base, told.size)?;
             // A file system may be at work there.
-            if memory.is_persistent_memory() {
+            if foreign::is_persistent_memory(told.base, told.size) {
                 return Err(EBUSY);
             }
-            return Ok(Self::Spawn(memory));
+            return Ok(Self::Spawn(ForeignMemory::new(told.base, told.size)?));
         }
         let arena = ArenaFile::open_for_session(Subsystem::get()?, name)?;
         // It may be another of this name by now.
@@ -244,6 +246,10 @@ impl Session {
     /// As `MULTIKERNEL_IOCTL_SESSION_CREATE`.
     pub(crate) fn create(name: &Name) -> Result<Arc<Self>> {
         let claim = Claim::new(name)?;
+        #[cfg(CONFIG_MULTIKERNEL_GUEST)]
+        if crate::guest::active() {
+            guest::check_not_persistent(name)?;
+        }
         let told = ask(name, Step::Create)?;
         let made = Backing::new(name, &told).and_then(|backing| {
             let table = Table::format(backing.bytes(), name.field())?;
@@ -593,9 +599,8 @@ impl Session {
             let mut state = self.state.lock();
             let looked = match (state.role, waiting_as) {
                 // Another thread of this kernel has seen the end.
-                (Role::Owner, Role::Adopter(_)) | (Role::Former, Role::Offering(_)) => {
-                    Ok(Outcome::Committed)
-                }
+                (Role::Owner | Role::Offering(_), Role::Adopter(_))
+                | (Role::Former, Role::Offering(_)) => Ok(Outcome::Committed),
                 (Role::Owner, Role::Offering(_)) | (Role::Former, Role::Adopter(_)) => {
                     Ok(Outcome::Aborted)
                 }

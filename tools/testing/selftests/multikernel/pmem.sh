@@ -16,7 +16,7 @@
 . ./ktap.sh
 
 [ -f /boot/kv.cpio.gz ] || skip_all "there is no /boot/kv.cpio.gz"
-plan 16
+plan 18
 
 line=/run/ttyS2.log
 
@@ -44,7 +44,11 @@ debian_initrd() {
 }
 
 ours() {
-	mkctl run --kernel /boot/vmlinux --initrd /boot/kv.cpio.gz --memory 96M --cpus 3 \
+	mkdir "$work/tools"
+	cp /usr/bin/mkctl "$work/tools"
+	(cd "$work/tools" && echo mkctl | cpio -o -H newc | gzip) >"$work/mkctl" 2>/dev/null
+	cat /boot/kv.cpio.gz "$work/mkctl" >"$work/ours.cpio.gz"
+	mkctl run --kernel /boot/vmlinux --initrd "$work/ours.cpio.gz" --memory 96M --cpus 3 \
 		--name ours --pmem data && ready ours "$work/log"
 }
 
@@ -74,6 +78,10 @@ check "it makes a file system there" told ours 60 \
 check "it knows that nothing has to be written back" told ours 60 \
 	'grep -q cpu_cache /sys/bus/nd/devices/region0/persistence_domain'
 check "it writes" told ours 60 'echo "from ours" >/mnt/first && sync'
+check "no session is made where a file system is" told ours 60 \
+	'/mkctl handover create data 2>&1 | tee /dev/stderr | grep -q "in use\|open"'
+check "which is whole" told ours 60 \
+	'umount /mnt && mount -t ext4 /dev/pmem0 /mnt && grep -qx "from ours" /mnt/first'
 check "it is stopped by force" mkctl kill ours
 check "the grant is taken back" mkctl arena revoke data ours
 check "so it cannot be started" fails "not granted to the instance to be written to" \
