@@ -223,7 +223,8 @@ struct multikernel_open_session *multikernel_session_open(const char *name);
  * Return: As multikernel_session_open(); %-EACCES if it is not offered to this
  * kernel, %-ETIMEDOUT if it was not in that time, %-EINTR (a signal).
  */
-struct multikernel_open_session *multikernel_session_accept(const char *name, unsigned int timeout_ms);
+struct multikernel_open_session *
+multikernel_session_accept(const char *name, unsigned int timeout_ms);
 
 /**
  * multikernel_session_close - give back what create, open or accept returned
@@ -470,7 +471,8 @@ multikernel_session_delete(struct multikernel_open_session *session, const char 
 	return -EOPNOTSUPP;
 }
 
-static inline int multikernel_session_offer(struct multikernel_open_session *session, const char *to)
+static inline int
+multikernel_session_offer(struct multikernel_open_session *session, const char *to)
 {
 	return -EOPNOTSUPP;
 }
