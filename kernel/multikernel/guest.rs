@@ -187,6 +187,9 @@ fn device_setup() -> Result {
         Ok(()) => features |= abi::GUEST_FEATURE_BEATS,
         Err(_) => pr_warn!("the host will not be told of CPUs that go on or off line\n"),
     }
+    cpus::guard();
+    // Whatever the command line says: "all but self" are the host's CPUs as well.
+    crate::arch::apic::bar_ipi_shorthands(true);
     area.set_guest_cpus(x86::online_cpus());
     area.set_guest_features(features | claim::features());
     area.set_version();
@@ -197,6 +200,11 @@ fn device_setup() -> Result {
     // What the host wrote before it knew of the doorbell.
     answer();
     Ok(())
+}
+
+/// Whether the host offers a link, be it that this kernel can use it or not.
+fn has_link() -> bool {
+    FACTS.as_ref().is_some_and(|facts| facts.link.is_some())
 }
 
 /// Takes part in the link to the host, if there is one; this kernel can do without.

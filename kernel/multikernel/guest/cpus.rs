@@ -13,7 +13,6 @@
 use kernel::{
     bindings,
     cpu::CpuId,
-    error::to_result,
     new_spinlock_irq,
     prelude::*,
     sync::{
@@ -89,12 +88,34 @@ impl_has_work! {
 
 static DESK: SetOnce<Arc<Desk>> = SetOnce::new();
 
-/// Takes the host's word from now on, and asks it before CPUs are started. To be called once, at
-/// boot, when this kernel takes part in the link to the host.
+/// Has the host asked before CPUs are started, from now on, and nobody started where it cannot be
+/// asked. To be called once, at boot, when those that this kernel has started are noted.
+#[link_section = ".init.text"]
+pub(super) fn guard() {
+    // SAFETY: The name is static and the callback stays valid; it is not called from here.
+    let state = unsafe {
+        bindings::multikernel_cpuhp_setup(
+            bindings::cpuhp_state_CPUHP_BP_PREPARE_DYN,
+            c"multikernel/guest:prepare".as_char_ptr(),
+            Some(prepare),
+        )
+    };
+    if state < 0 {
+        pr_err!(
+            "the host cannot be asked about CPUs, so none is started: {}\n",
+            state
+        );
+        // SAFETY: It counts who wants that, in process context.
+        unsafe { bindings::cpu_hotplug_disable() };
+    }
+}
+
+/// Takes the host's word that there are more CPUs, from now on. To be called once, at boot, when
+/// this kernel takes part in the link to the host.
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `ENOSPC` if the hotplug core has no room.
+/// `ENOMEM`
 #[link_section = ".init.text"]
 pub(super) fn set_up() -> Result {
     DESK.populate(Arc::pin_init(
@@ -104,15 +125,6 @@ pub(super) fn set_up() -> Result {
         }),
         GFP_KERNEL,
     )?);
-    // SAFETY: The name is static and the callback stays valid; it is not called from here.
-    let state = unsafe {
-        bindings::multikernel_cpuhp_setup(
-            bindings::cpuhp_state_CPUHP_BP_PREPARE_DYN,
-            c"multikernel/guest:prepare".as_char_ptr(),
-            Some(prepare),
-        )
-    };
-    to_result(state.min(0))?;
     inbox::add_port(PORT_CPUS, Arc::new(Port, GFP_KERNEL)?)
 }
 
@@ -127,9 +139,16 @@ pub(super) fn note_online(cpu: u32) {
 ///
 /// Called by the hotplug core, in process context.
 unsafe extern "C" fn prepare(cpu: c_uint) -> c_int {
-    let own = OWN.get(cpu as usize).is_some_and(|own| own.load(Relaxed));
-    let Some(host) = peer::host().filter(|_| !own) else {
+    if OWN.get(cpu as usize).is_some_and(|own| own.load(Relaxed)) {
         return 0;
+    }
+    let Some(host) = peer::host() else {
+        // A host that offers no link lends all CPUs of the tables from the beginning.
+        if !super::has_link() {
+            return 0;
+        }
+        pr_notice!("CPU {} is not started, as the host cannot be asked\n", cpu);
+        return ENOLINK.to_errno();
     };
     let request = cpus::about(CPUS_MAY_START, x86::apic_id(cpu));
     match call::call(host, None, PORT_CPUS, &request, &mut [], ANSWER_MS) {
