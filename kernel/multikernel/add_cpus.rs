@@ -209,9 +209,17 @@ pub(crate) fn from_instance(
     let result = connect::settle(subsystem, giver).and_then(|()| {
         // Not waited for: who has that one in hand may be waiting for this one.
         let mut registry = lock_to_give(subsystem, handle, numbers.len(), false)?;
-        gift.allow(registry.find(handle)?)?;
-        // From here on nothing fails: the ledger says of each what the instance does.
+        registry.find(handle)?;
+        // The host says that it may start them to whoever is allowed to ring them, so not before
+        // the ledger says the same.
         registry.cpus.pass(numbers, from, handle.id)?;
+        let allowed = registry.find(handle).and_then(|it| gift.allow(it));
+        if let Err(error) = allowed {
+            // It has just passed the other way.
+            let _ = registry.cpus.pass(numbers, handle.id, from);
+            return Err(error);
+        }
+        // From here on nothing fails.
         for &cpu in &gift.cpus {
             let same = |held: &Held| held.number() == Some(cpu);
             let at = holdings.cpus.iter().position(same);
