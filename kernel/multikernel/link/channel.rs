@@ -433,6 +433,14 @@ impl Channel {
         self.take(&mut self.reader.lock(), buffer)
     }
 
+    /// Whether the other side has had the port open, and has closed it or is gone. What it sent
+    /// before may still be there. For a port of this kernel.
+    #[cfg(CONFIG_MULTIKERNEL_VSOCK)]
+    pub(crate) fn has_ended_there(&self) -> bool {
+        let reader = self.reader.lock();
+        reader.is_some() && self.is_over(&reader)
+    }
+
     /// Sends one message. Never waits; for a port of this kernel.
     ///
     /// # Errors

@@ -387,6 +387,9 @@ impl CpuInbox {
         let mut now = event::now();
         let count = links.len();
         for attached in links.iter_mut() {
+            let link = &attached.link;
+            // Or it is not there yet, and perhaps never will: then it can end without saying so.
+            taken.ended |= link.region.state(link.peer()) != abi::LINK_UP;
             if attached.has_had_its_share(total, count, self.cpu, now, percent) {
                 taken.left = taken.left.max(Left::Later);
                 continue;
@@ -401,8 +404,6 @@ impl CpuInbox {
             }
             // For these there is a doorbell each time.
             taken.any |= rest != Rest::Never && ports::doorbell(link, self.cpu);
-            // Or it is not there yet, and perhaps never will: then it can end without saying so.
-            taken.ended |= link.region.state(link.peer()) != abi::LINK_UP;
             let end = event::now();
             // Who looks for more does so because nobody else wants this CPU.
             if came || rest != Rest::Never {
@@ -434,6 +435,10 @@ impl CpuInbox {
             let more = self.take_from(&mut inbox, 1, Rest::Always);
             taken.left = more.left;
             taken.ended |= more.ended;
+        }
+        // Who has had his share may have rung for a port: that is for the work item, then.
+        if taken.left == Left::Later {
+            self.owed.store(true, Relaxed);
         }
         self.looked(&mut inbox, taken.any);
         taken

@@ -536,6 +536,7 @@ impl Peer {
     /// Takes messages, and hands them to their sockets.
     fn receive(self: &Arc<Self>) {
         let mut receiving = self.receiver.lock();
+        let mut ended = false;
         for _ in 0..RECEIVE_BUDGET {
             if self.over.load(Relaxed) {
                 // What was under way when the link ended may have made a connection.
@@ -553,6 +554,12 @@ impl Peer {
                 Some(length) => length,
                 None => match self.channel.receive_bytes(message) {
                     Ok(Some(length)) => length,
+                    Ok(None) if ended => return self.leave(),
+                    // What it sent before may have come since.
+                    Ok(None) if self.channel.has_ended_there() => {
+                        ended = true;
+                        continue;
+                    }
                     Ok(None) => return,
                     Err(_) => return self.fail(),
                 },
@@ -592,6 +599,11 @@ impl Peer {
     /// The other side has broken its lane: there are no sockets to it in this life of the link.
     fn fail(self: &Arc<Self>) {
         pr_warn!("the link to CID {} is broken for AF_VSOCK\n", self.cid);
+        self.leave();
+    }
+
+    /// There are no sockets to the other side in this life of the link any more.
+    fn leave(self: &Arc<Self>) {
         if let Some(sockets) = SOCKETS.as_ref() {
             sockets.remove(|peer| core::ptr::eq(peer, &**self));
         }

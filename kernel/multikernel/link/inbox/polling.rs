@@ -65,6 +65,8 @@ impl<'a> Poll<'a> {
     pub(crate) fn begin(link: &'a Arc<Link>) -> Option<Self> {
         match max_ns() {
             0 => None,
+            // The others would only come later, with what they have to send.
+            _ if !cpu::is_alone() => None,
             most => Self::begin_if(link, |window| window.ns(most)),
         }
     }

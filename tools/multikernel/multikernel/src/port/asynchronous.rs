@@ -27,7 +27,7 @@ impl AsyncPort {
     ///
     /// # Panics
     ///
-    /// Outside of a runtime with I/O, as [`AsyncFd::register`].
+    /// Outside of a runtime with I/O, as [`AsyncFd::register`]; later in one without time.
     pub fn new(port: Port) -> Result<Self> {
         let asked = port.cannot("watch");
         // SAFETY: A `Port` owns its fd, which stays open and the same as long as it lives; nobody
@@ -67,7 +67,12 @@ impl AsyncPort {
             let ready = self.port.readable().await;
             let mut ready = ready.map_err(|error| self.wait_failed(&error))?;
             match self.port.get_ref().try_recv(buffer)? {
-                Received::Nothing => ready.clear_ready(),
+                Received::Nothing => {
+                    let closed = ready.ready().is_read_closed();
+                    ready.clear_ready();
+                    drop(ready);
+                    wait_if(closed).await;
+                }
                 received => return Ok(received),
             }
         }
@@ -89,8 +94,19 @@ impl AsyncPort {
             if self.port.get_ref().try_send(message)? {
                 return Ok(());
             }
+            let closed = ready.ready().is_write_closed();
             ready.clear_ready();
+            drop(ready);
+            wait_if(closed).await;
         }
+    }
+}
+
+/// Waits for a moment if the other end has closed the port: it may be opened there again, and the
+/// runtime takes "closed" for the last thing that it hears, and is ready from then on.
+async fn wait_if(closed: bool) {
+    if closed {
+        tokio::time::sleep(super::NAP).await;
     }
 }
 
