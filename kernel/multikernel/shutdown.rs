@@ -130,18 +130,19 @@ fn end_all(subsystem: &Subsystem) {
         wait_for(GRACE_MS, || count_asked_live(subsystem) == 0);
     }
 
+    let mut unstopped = 0;
     let mut seen = 0;
     while let Some(handle) = next_live(subsystem, seen) {
         seen = handle.serial;
         // EBUSY: its own end is being worked on at this moment.
-        let stopped = wait_for(GRACE_MS, || {
-            !matches!(
-                run::stop(subsystem, handle, Purpose::Stop, Reason::Forced),
-                Err(EBUSY)
-            )
+        let mut result = Ok(());
+        wait_for(GRACE_MS, || {
+            result = run::stop(subsystem, handle, Purpose::Stop, Reason::Forced).map(|_| ());
+            !matches!(result, Err(EBUSY))
         });
-        if !stopped {
-            pr_err!("instance {} could not be stopped\n", handle.id.get());
+        if matches!(result, Err(EBUSY | ETIMEDOUT)) {
+            unstopped += 1;
+            pr_emerg!("instance {} could not be stopped\n", handle.id.get());
         }
     }
     let registry = subsystem.lock();
@@ -157,4 +158,18 @@ fn end_all(subsystem: &Subsystem) {
     drop(registry);
     // All of them, stopped in order or not: what they run on will be overwritten.
     cpu::halt_all_for_good();
+    if unstopped != 0 && kexec_in_progress() {
+        pr_emerg!(
+            "{} instances may still write to memory: no kexec, the machine is reset\n",
+            unstopped
+        );
+        // SAFETY: Nothing else is to be done by this kernel.
+        unsafe { bindings::emergency_restart() };
+    }
+}
+
+/// Whether the next kernel is about to be entered without a reset of the machine.
+fn kexec_in_progress() -> bool {
+    // SAFETY: Set before the notifiers are called, by who calls them.
+    unsafe { bindings::multikernel_kexec_in_progress() }
 }

@@ -6,6 +6,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/fs.h>
 #include <linux/io.h>
+#include <linux/kexec.h>
 #include <linux/mm.h>
 #include <linux/prefetch.h>
 #include <linux/rcupdate.h>
@@ -43,6 +44,11 @@ __rust_helper bool rust_helper_multikernel_cpu_present(unsigned int cpu)
 __rust_helper unsigned int rust_helper_multikernel_num_online_cpus(void)
 {
 	return num_online_cpus();
+}
+
+__rust_helper bool rust_helper_multikernel_kexec_in_progress(void)
+{
+	return kexec_in_progress;
 }
 
 __rust_helper loff_t rust_helper_multikernel_file_size(struct file *file)
