@@ -4,6 +4,11 @@
 //!
 //! A safe face on `kernel_read()` and `kernel_write()`. No state, no lock.
 
+#[cfg(CONFIG_LIVEUPDATE)]
+use core::ptr::NonNull;
+
+#[cfg(CONFIG_LIVEUPDATE)]
+use kernel::error::from_err_ptr;
 use kernel::{
     bindings,
     fs::{
@@ -50,10 +55,46 @@ impl PlainFile {
         Ok(this)
     }
 
-    /// `kernel_read()` and `kernel_write()` warn of a file that was not opened for it.
-    fn of_descriptor(fd: i32, access: u32) -> Result<Self> {
+    /// The file that is preserved with this token in the session of `/dev/liveupdate` that the
+    /// descriptor is of, to be read. It stays preserved.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the descriptor is not of such a session; `ENOENT` if there is no such file;
+    /// else as [`Self::to_read`].
+    #[cfg(CONFIG_LIVEUPDATE)]
+    pub(crate) fn preserved(fd: i32, token: u64) -> Result<Self> {
+        let session = Self::fget(fd)?;
+        // SAFETY: The reference keeps the file, whatever file it is.
+        let file = unsafe { bindings::liveupdate_session_get_file(session.as_ptr(), token) };
+        let file = NonNull::new(from_err_ptr(file)?).ok_or(ENOENT)?;
+        // SAFETY: It came with a reference, which is handed on. Nobody moves the position of a
+        // file by this reference.
+        let file = unsafe { ARef::<LocalFile>::from_raw(file.cast()) };
+        Self::opened_for(file, O_RDONLY)
+    }
+
+    /// There are no such sessions.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`
+    #[cfg(not(CONFIG_LIVEUPDATE))]
+    pub(crate) fn preserved(_fd: i32, _token: u64) -> Result<Self> {
+        Err(EOPNOTSUPP)
+    }
+
+    fn fget(fd: i32) -> Result<ARef<LocalFile>> {
         let fd = u32::try_from(fd).map_err(|_| EBADF)?;
-        let file = LocalFile::fget(fd)?;
+        Ok(LocalFile::fget(fd)?)
+    }
+
+    fn of_descriptor(fd: i32, access: u32) -> Result<Self> {
+        Self::opened_for(Self::fget(fd)?, access)
+    }
+
+    /// `kernel_read()` and `kernel_write()` warn of a file that was not opened for it.
+    fn opened_for(file: ARef<LocalFile>, access: u32) -> Result<Self> {
         if ![access, O_RDWR].contains(&(file.flags() & O_ACCMODE)) {
             return Err(EBADF);
         }

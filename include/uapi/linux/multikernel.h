@@ -1358,14 +1358,15 @@ struct multikernel_session {
  * @kind:	Input of _PUT, else 0; Output; MULTIKERNEL_ENTRY_*
  * @key:	Input; 1 to 63 bytes that are not zero, and zeroes to the end
  * @address:	Input; user address of the bytes of %MULTIKERNEL_ENTRY_BYTES, or of
- *		room for them; else 0
+ *		room for them; with %MULTIKERNEL_PUT_PRESERVED a token; else 0
  * @length:	Input; how many bytes there are, or fit, at @address, or how many
  *		bytes of pages there are to be; Output; how many there are
  * @fd:		Input with %MULTIKERNEL_ENTRY_MEMFD; a file to be read from its
  *		beginning to its end (_PUT), or written from its beginning (_GET);
  *		Output with %MULTIKERNEL_ENTRY_PAGES; a new file descriptor
  *		(O_CLOEXEC) of @length bytes for mmap(2)
- * @flags:	Input; 0
+ * @flags:	Input; 0; %MULTIKERNEL_PUT_PRESERVED with _PUT and
+ *		%MULTIKERNEL_ENTRY_MEMFD
  *
  * _PUT and _DELETE need a session that is the caller's and not offered (EBUSY; when
  * it has gone to another ESTALE); _GET also works on one that has been accepted,
@@ -1375,6 +1376,10 @@ struct multikernel_session {
  * Neither _PUT nor _DELETE takes away pages while any are open (EBUSY).
  * A file is a regular one (EINVAL), open to be read with _PUT and to be written with
  * _GET (EBADF).
+ *
+ * With %MULTIKERNEL_PUT_PRESERVED @fd is a session of /dev/liveupdate (EINVAL), and the
+ * file the one that was preserved there, or retrieved from there, with the token
+ * @address (ENOENT); it stays preserved. EOPNOTSUPP: the kernel has no such sessions.
  */
 struct multikernel_ioctl_session_entry {
 	__u32	size;
@@ -1392,6 +1397,9 @@ struct multikernel_ioctl_session_entry {
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_GET)
 #define MULTIKERNEL_IOCTL_SESSION_DELETE \
 	_IO(MULTIKERNEL_IOCTL_TYPE, MULTIKERNEL_CMD_SESSION_DELETE)
+
+/* The file is one that a session of /dev/liveupdate preserves. */
+#define MULTIKERNEL_PUT_PRESERVED	0x1
 
 /**
  * struct multikernel_session_entry - One entry in the list of

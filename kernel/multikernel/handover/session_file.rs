@@ -127,7 +127,7 @@ impl AnonFile for SessionFile {
             PUT => self.put(argument),
             GET => self.get(argument),
             DELETE => {
-                let request = entry_request(argument)?;
+                let request = entry_request(argument, 0)?;
                 let value = &request.value;
                 if value.kind != 0 || value.address != 0 || value.length != 0 || value.fd != 0 {
                     return Err(EINVAL);
@@ -154,19 +154,27 @@ impl Drop for SessionFile {
     }
 }
 
-fn entry_request(argument: usize) -> Result<UserStruct<uapi::multikernel_ioctl_session_entry>> {
+/// What a call asks, which knows these flags.
+fn entry_request(
+    argument: usize,
+    flags: u32,
+) -> Result<UserStruct<uapi::multikernel_ioctl_session_entry>> {
     let request = UserStruct::<uapi::multikernel_ioctl_session_entry>::read(argument)?;
-    check_flags(request.value.flags, 0)?;
+    check_flags(request.value.flags, flags)?;
     Ok(request)
 }
 
 impl SessionFile {
     fn put(&self, argument: usize) -> Result {
-        let mut request = entry_request(argument)?;
+        let mut request = entry_request(argument, uapi::MULTIKERNEL_PUT_PRESERVED)?;
         let value = &request.value;
         let key = Key::new(&value.key)?;
         let kind = Kind::from_number(value.kind).ok_or(EINVAL)?;
-        if kind != Kind::Bytes && value.address != 0 || kind != Kind::Memfd && value.fd != 0 {
+        let preserved = value.flags == uapi::MULTIKERNEL_PUT_PRESERVED;
+        if preserved && kind != Kind::Memfd
+            || kind != Kind::Bytes && !preserved && value.address != 0
+            || kind != Kind::Memfd && value.fd != 0
+        {
             return Err(EINVAL);
         }
         match kind {
@@ -184,7 +192,11 @@ impl SessionFile {
                 if value.length != 0 {
                     return Err(EINVAL);
                 }
-                let file = PlainFile::to_read(value.fd)?;
+                let file = if preserved {
+                    PlainFile::preserved(value.fd, value.address)?
+                } else {
+                    PlainFile::to_read(value.fd)?
+                };
                 let length = file.size()?;
                 self.0.put(key, kind, length, |memory, offset| {
                     copy_from_file(memory, offset, &file, length)
@@ -204,7 +216,7 @@ impl SessionFile {
     }
 
     fn get(&self, argument: usize) -> Result {
-        let mut request = entry_request(argument)?;
+        let mut request = entry_request(argument, 0)?;
         let value = &request.value;
         if value.kind != 0 {
             return Err(EINVAL);

@@ -7,11 +7,12 @@
  * handover.sh has what takes two kernels; the form of the calls is with that of
  * the others in abi_ioctl.
  *
- * vm: CPUS=4 MEM=2G TIMEOUT=300
+ * vm: CPUS=4 MEM=2G TIMEOUT=300 APPEND="kho=on liveupdate=on"
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/liveupdate.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,7 +280,9 @@ TEST_F(session, malformed_entries)
 	base.kind = MULTIKERNEL_ENTRY_BYTES;
 	base.address = (uintptr_t)"after";
 	base.length = 6;
-	EXPECT_REFUSED(-EINVAL, PUT, flags, 1);
+	EXPECT_REFUSED(-EINVAL, PUT, flags, 2);
+	/* It is bytes. */
+	EXPECT_REFUSED(-EINVAL, PUT, flags, MULTIKERNEL_PUT_PRESERVED);
 	EXPECT_REFUSED(-EINVAL, PUT, kind, 0);
 	EXPECT_REFUSED(-EINVAL, PUT, kind, 4);
 	EXPECT_REFUSED(-EINVAL, PUT, key[0], 0);
@@ -496,6 +499,65 @@ TEST_F_TIMEOUT(session, files, 120)
 	other = memory_file(0);
 	EXPECT_EQ(MIB, get_file(fd, "file", other));
 	EXPECT_TRUE(same_file(file, other, MIB));
+	close(file);
+	close(other);
+}
+
+/* A memfd that a session of /dev/liveupdate preserves, with a token of more than 32 bits. */
+#define TOKEN	0x123456789abULL
+
+static int liveupdate_session(int memfd)
+{
+	struct liveupdate_ioctl_create_session create = { .size = sizeof(create) };
+	struct liveupdate_session_preserve_fd preserve = {
+		.size = sizeof(preserve),
+		.fd = memfd,
+		.token = TOKEN,
+	};
+	int device = open("/dev/liveupdate", O_RDWR | O_CLOEXEC), err;
+
+	if (device < 0)
+		return -errno;
+	strcpy((char *)create.name, "abi_session");
+	err = mk_ioctl(device, LIVEUPDATE_IOCTL_CREATE_SESSION, &create);
+	close(device);
+	if (!err)
+		err = mk_ioctl(create.fd, LIVEUPDATE_SESSION_PRESERVE_FD, &preserve);
+	return err ? err : create.fd;
+}
+
+TEST_F_TIMEOUT(session, preserved_files, 120)
+{
+	int fd = self->fd, file = memory_file(MIB), other = memory_file(0), luo;
+	struct multikernel_ioctl_session_entry base = entry("file");
+
+	ASSERT_LE(0, file);
+	luo = liveupdate_session(file);
+	if (luo == -ENOENT)
+		SKIP(return, "there is no /dev/liveupdate: liveupdate=on kho=on is missing");
+	ASSERT_LE(0, luo);
+	base.kind = MULTIKERNEL_ENTRY_MEMFD;
+	base.flags = MULTIKERNEL_PUT_PRESERVED;
+	base.address = TOKEN;
+	base.fd = luo;
+	EXPECT_REFUSED(-ENOENT, PUT, address, TOKEN + 1);
+	EXPECT_REFUSED(-EINVAL, PUT, fd, file);
+	EXPECT_REFUSED(-EINVAL, PUT, fd, self->device);
+	EXPECT_REFUSED(-EBADF, PUT, fd, -1);
+	EXPECT_REFUSED(-EINVAL, PUT, length, 1);
+	EXPECT_REFUSED(-EINVAL, PUT, kind, MULTIKERNEL_ENTRY_PAGES);
+	EXPECT_EQ(-ENOENT, get_file(fd, "file", other));
+	/* Whoever puts it need not have it. */
+	close(file);
+	EXPECT_EQ(0, mk_ioctl(fd, MULTIKERNEL_IOCTL_SESSION_PUT, &base));
+	EXPECT_EQ(MIB, base.length);
+	EXPECT_EQ(MIB, get_file(fd, "file", other));
+	file = memory_file(MIB);
+	EXPECT_TRUE(same_file(file, other, MIB));
+	/* It is preserved still. */
+	base.length = 0;
+	EXPECT_EQ(0, mk_ioctl(fd, MULTIKERNEL_IOCTL_SESSION_PUT, &base));
+	close(luo);
 	close(file);
 	close(other);
 }

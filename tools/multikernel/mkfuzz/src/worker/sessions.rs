@@ -84,6 +84,9 @@ impl Worker {
                 file = calls::memory_file(length).ok();
                 entry.fd = file.unwrap_or(-1);
                 entry.kind = sys::MULTIKERNEL_ENTRY_MEMFD;
+                if self.random.once_in(4) {
+                    entry.flags = sys::MULTIKERNEL_PUT_PRESERVED;
+                }
                 (Call::SessionPut, sys::MULTIKERNEL_IOCTL_SESSION_PUT)
             }
             6 => {

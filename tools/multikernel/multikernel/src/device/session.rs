@@ -256,6 +256,23 @@ impl Session {
             .map_err(|error| self.entry_failed("put", key, &error))
     }
 
+    /// Puts into the session what is in a file that is preserved in a session of `/dev/liveupdate`,
+    /// whose descriptor is `preserved_in`; returns how many bytes. The file stays preserved there.
+    ///
+    /// # Errors
+    ///
+    /// By errno: `ENOENT`: no file is preserved with this token; `EINVAL`: the descriptor is of
+    /// something else; `EOPNOTSUPP`: the kernel has no such sessions; and as [`Self::put`].
+    pub fn put_preserved(
+        &self,
+        key: &str,
+        preserved_in: BorrowedFd<'_>,
+        token: u64,
+    ) -> Result<u64> {
+        syscall::session_put_preserved(self.as_fd(), key, preserved_in, token)
+            .map_err(|error| self.entry_failed("put", key, &error))
+    }
+
     /// Puts pages into the session, zeroed, and maps them.
     ///
     /// # Errors

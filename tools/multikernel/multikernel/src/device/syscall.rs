@@ -413,6 +413,25 @@ pub fn session_put_file(fd: BorrowedFd<'_>, key: &str, file: BorrowedFd<'_>) -> 
     Ok(entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_PUT, request)?.length)
 }
 
+/// SESSION_PUT of what is in a file that a session of `/dev/liveupdate` preserves with a token; how
+/// many bytes they are.
+pub fn session_put_preserved(
+    fd: BorrowedFd<'_>,
+    key: &str,
+    session: BorrowedFd<'_>,
+    token: u64,
+) -> io::Result<u64> {
+    let request = sys::multikernel_ioctl_session_entry {
+        kind: sys::MULTIKERNEL_ENTRY_MEMFD,
+        key: super::name_field(key),
+        address: token,
+        fd: session.as_raw_fd(),
+        flags: sys::MULTIKERNEL_PUT_PRESERVED,
+        ..Default::default()
+    };
+    Ok(entry(fd, sys::MULTIKERNEL_IOCTL_SESSION_PUT, request)?.length)
+}
+
 /// SESSION_GET of bytes, as many as fit; of pages.
 pub fn session_get(fd: BorrowedFd<'_>, key: &str, room: &mut [u8]) -> io::Result<SessionEntry> {
     let request = sys::multikernel_ioctl_session_entry {
