@@ -241,8 +241,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
             writable,
             to_look: false,
         };
-        let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == holder;
-        match self.grants.iter_mut().find(same) {
+        match self.grant_of_mut(arena, holder) {
             Some(old) if old.writable && !writable && runs => return Err(EBUSY),
             Some(old) => *old = grant,
             // There is room for it.
@@ -262,8 +261,7 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
             Some(_) => Ok(()),
             None => {
                 self.grant(name, holder, false, false)?;
-                let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == holder;
-                if let Some(grant) = self.grants.iter_mut().find(same) {
+                if let Some(grant) = self.grant_of_mut(arena, holder) {
                     grant.to_look = true;
                 }
                 Ok(())
@@ -308,6 +306,11 @@ impl<N: Copy + Eq, H: Copy + Eq> Arenas<N, H> {
     fn grant_of(&self, arena: ArenaId, holder: H) -> Option<&Grant<H>> {
         let same = |it: &&Grant<H>| it.arena == arena && it.holder == holder;
         self.grants.iter().find(same)
+    }
+
+    fn grant_of_mut(&mut self, arena: ArenaId, holder: H) -> Option<&mut Grant<H>> {
+        let same = |it: &&mut Grant<H>| it.arena == arena && it.holder == holder;
+        self.grants.iter_mut().find(same)
     }
 
     /// Makes a session in an arena, which nobody but its owner may be using. `runs`: which

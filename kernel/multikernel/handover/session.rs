@@ -133,8 +133,9 @@ impl Claim {
             return Err(EBUSY);
         }
         let name = *name;
-        open.push(Use { name, is_session }, GFP_KERNEL)?;
-        Ok(Self(Use { name, is_session }))
+        let used = Use { name, is_session };
+        open.push(used, GFP_KERNEL)?;
+        Ok(Self(used))
     }
 }
 
