@@ -107,6 +107,8 @@ impl Defaults<'_> {
             "no5lvl",
             // A reboot by a kernel without guest support resets the machine.
             "panic=0",
+            // It would be loaded into the host's cores, while their other threads are at work.
+            "dis_ucode_ldr",
         ]
         .map(String::from)
         .into();
@@ -199,9 +201,9 @@ mod tests {
     fn without_uart() {
         assert_eq!(
             line(&[], " quiet spawn.run=/x "),
-            "no_ipi_broadcast=1 pci=off no5lvl panic=0 tsc_early_khz=2400000 \
-             tsc=reliable cpu_init_udelay=1000 multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 \
-             quiet spawn.run=/x"
+            "no_ipi_broadcast=1 pci=off no5lvl panic=0 dis_ucode_ldr \
+             tsc_early_khz=2400000 tsc=reliable cpu_init_udelay=1000 \
+             multikernel=0x2ffe0000 8250.nr_uarts=0 console=hvc0 quiet spawn.run=/x"
         );
     }
 
