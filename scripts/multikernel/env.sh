@@ -6,6 +6,9 @@
 
 set -euo pipefail
 
+# What programs print is read here, so it has to be in one language.
+export LC_ALL=C.UTF-8
+
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BUILD=${BUILD:-$ROOT/build}
 MK_CACHE=${MK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/multikernel}
@@ -14,6 +17,9 @@ KVER=${KVER:-7.3}
 JOBS=${JOBS:-$(nproc)}
 export ROOT BUILD MK_CACHE SCRIPTS KVER JOBS
 mkdir -p "$BUILD/logs" "$MK_CACHE/debs"
+
+# A checkout may belong to somebody else, as in a container, and is meant nevertheless.
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$ROOT
 
 # The tree and output of the default kernel version have the short names.
 if [ "$KVER" = 7.3 ]; then
