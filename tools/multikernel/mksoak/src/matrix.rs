@@ -33,7 +33,7 @@ const HANG_MS: u32 = 10_000;
 const BOOT: Duration = Duration::from_secs(90);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Shorter than the kernel holds a step, see `fault.rs`.
-const HELD: Duration = Duration::from_secs(6);
+const HELD: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(2);
 const HOLD_STEP: &str = "/sys/kernel/debug/multikernel/hold_step";
 const HELD_STEP: &str = "/sys/kernel/debug/multikernel/held_step";
