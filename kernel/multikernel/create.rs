@@ -341,7 +341,8 @@ fn take_cpu(subsystem: &Subsystem, id: InstanceId, number: u32) -> Result<Cpu<cp
             Ok(cpu)
         }
         Err((slot, error)) => {
-            if cpu::is_online(cpu) {
+            // ENETDOWN: somebody else took it offline in between, and has it stay so.
+            if error == ENETDOWN || cpu::is_online(cpu) {
                 subsystem.lock().slots.give_back(slot);
             } else {
                 return_cpu(subsystem, id, cpu, slot);
